@@ -41,14 +41,14 @@ check: venv
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check_stubs.sh
+	PYTHON=$(BIN)/python proto/generate.sh --check
 
 format: venv
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 proto: venv
-	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/generate_stubs.sh proto
+	PYTHON=$(BIN)/python proto/generate.sh
 
 clean:
 	rm -rf out build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
