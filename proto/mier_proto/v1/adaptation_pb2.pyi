@@ -254,6 +254,8 @@ class EnvironmentSpec(_message.Message):
     HORIZON_STEPS_FIELD_NUMBER: _builtins.int
     VARIES_FIELD_NUMBER: _builtins.int
     HEALTHY_RANGES_FIELD_NUMBER: _builtins.int
+    OBSERVATION_DIM_FIELD_NUMBER: _builtins.int
+    ACTION_DIM_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Name of the family of tasks, such as "cheetah-vel-ood"."""
     dt_s: _builtins.float
@@ -262,6 +264,10 @@ class EnvironmentSpec(_message.Message):
     """Steps after which an episode is truncated; > 0."""
     varies: Global___Varies.ValueType
     """What varies from task to task."""
+    observation_dim: _builtins.int
+    """Entries of an observation: the number of observation names."""
+    action_dim: _builtins.int
+    """Entries of an action: the number of action names."""
     @_builtins.property
     def observation_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """One name for each observation entry, in order; its length is observation_dim."""
@@ -294,10 +300,12 @@ class EnvironmentSpec(_message.Message):
         horizon_steps: _builtins.int = ...,
         varies: Global___Varies.ValueType = ...,
         healthy_ranges: _abc.Iterable[Global___HealthyRange] | None = ...,
+        observation_dim: _builtins.int = ...,
+        action_dim: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_high", b"action_high", "action_low", b"action_low", "action_names", b"action_names", "dt_s", b"dt_s", "healthy_ranges", b"healthy_ranges", "horizon_steps", b"horizon_steps", "id", b"id", "observation_names", b"observation_names", "varies", b"varies"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_dim", b"action_dim", "action_high", b"action_high", "action_low", b"action_low", "action_names", b"action_names", "dt_s", b"dt_s", "healthy_ranges", b"healthy_ranges", "horizon_steps", b"horizon_steps", "id", b"id", "observation_dim", b"observation_dim", "observation_names", b"observation_names", "varies", b"varies"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
