@@ -41,14 +41,14 @@ check: venv
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	PYTHON=$(BIN)/python proto/generate.sh --check
+	PATH="$(CURDIR)/$(BIN):$$PATH" proto/generate.sh --check
 
 format: venv
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 proto: venv
-	PYTHON=$(BIN)/python proto/generate.sh
+	PATH="$(CURDIR)/$(BIN):$$PATH" proto/generate.sh
 
 clean:
 	rm -rf out build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
