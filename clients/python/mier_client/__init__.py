@@ -1,0 +1,74 @@
+"""Client of the MIER adaptation service: a robot's side of the contract, over HTTP or gRPC.
+
+Needs neither torch nor mujoco. Start at `Client.connect`.
+"""
+
+from mier_client.client import Client, Timeouts
+from mier_client.errors import (
+    AccessDenied,
+    Conflict,
+    DeadlineExceeded,
+    FieldViolation,
+    InvalidRequest,
+    MierError,
+    NotFound,
+    OperationFailed,
+    Overloaded,
+    Problem,
+    ServerFault,
+    Unavailable,
+)
+from mier_client.retry import Retrier, RetryPolicy
+from mier_client.values import (
+    Acted,
+    Adapted,
+    EnvironmentSpec,
+    Fault,
+    HealthyRange,
+    ModelContext,
+    Operation,
+    OperationState,
+    PolicyVersion,
+    Promotion,
+    Session,
+    SessionState,
+    Submitted,
+    Varies,
+    VersionOrigin,
+    Window,
+)
+
+__all__ = [
+    "AccessDenied",
+    "Acted",
+    "Adapted",
+    "Client",
+    "Conflict",
+    "DeadlineExceeded",
+    "EnvironmentSpec",
+    "Fault",
+    "FieldViolation",
+    "HealthyRange",
+    "InvalidRequest",
+    "MierError",
+    "ModelContext",
+    "NotFound",
+    "Operation",
+    "OperationFailed",
+    "OperationState",
+    "Overloaded",
+    "PolicyVersion",
+    "Problem",
+    "Promotion",
+    "Retrier",
+    "RetryPolicy",
+    "ServerFault",
+    "Session",
+    "SessionState",
+    "Submitted",
+    "Timeouts",
+    "Unavailable",
+    "Varies",
+    "VersionOrigin",
+    "Window",
+]

@@ -1,0 +1,202 @@
+"""Protocol messages <-> the client's values and errors."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import cast
+
+import grpc
+import numpy as np
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from mier_client import errors, values
+from mier_client.errors import FieldViolation, MierError, Problem
+from mier_proto.convert import decode
+from mier_proto.v1 import adaptation_pb2 as pb
+
+_KINDS: dict[grpc.StatusCode, type[MierError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidRequest,
+    grpc.StatusCode.OUT_OF_RANGE: errors.InvalidRequest,
+    grpc.StatusCode.UNAUTHENTICATED: errors.AccessDenied,
+    grpc.StatusCode.PERMISSION_DENIED: errors.AccessDenied,
+    grpc.StatusCode.NOT_FOUND: errors.NotFound,
+    grpc.StatusCode.ALREADY_EXISTS: errors.Conflict,
+    grpc.StatusCode.FAILED_PRECONDITION: errors.Conflict,
+    grpc.StatusCode.ABORTED: errors.Conflict,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: errors.Overloaded,
+    grpc.StatusCode.UNAVAILABLE: errors.Unavailable,
+    grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineExceeded,
+    grpc.StatusCode.CANCELLED: errors.Unavailable,
+}
+
+
+def error_from_rpc(error: grpc.RpcError) -> MierError:
+    """The typed error of a call that failed; keeps the service's words, if it was the service that spoke."""
+    rpc = cast(grpc.Call, error)  # what a stub raises is both, which its published types cannot say
+    code, status = rpc.code(), rpc_status.from_call(rpc)
+    if status is None:
+        status = status_pb2.Status(message=rpc.details() or "")
+    return _error(code, _problem(status, code.name, _request_id(rpc)))
+
+
+def error_from_status(status: status_pb2.Status) -> MierError:
+    """The typed error of one entry of a stream or a batch."""
+    code = next((c for c in grpc.StatusCode if c.value[0] == status.code), grpc.StatusCode.UNKNOWN)
+    return _error(code, _problem(status, code.name, None))
+
+
+def session(message: pb.Session) -> values.Session:
+    return values.Session(
+        id=message.id,
+        checkpoint=message.checkpoint,
+        checkpoint_hash=message.checkpoint_hash,
+        environment=_environment(message.environment),
+        seed=message.seed,
+        state=values.SessionState(_name(pb.SessionState.Name(message.state), "SESSION_STATE_")),
+        active_version=message.active_version,
+        model_context=model_context(message.model_context),
+        transitions_count=message.transitions_count,
+        create_time=_time(message.create_time),
+    )
+
+
+def environment_message(spec: values.EnvironmentSpec) -> pb.EnvironmentSpec:
+    return pb.EnvironmentSpec(
+        id=spec.id,
+        observation_names=spec.observation_names,
+        action_names=spec.action_names,
+        action_low=spec.action_low,
+        action_high=spec.action_high,
+        dt_s=spec.dt_s,
+        horizon_steps=spec.horizon_steps,
+        varies=pb.Varies.Value(f"VARIES_{spec.varies.name}"),
+        healthy_ranges=[pb.HealthyRange(index=r.index, low=r.low, high=r.high) for r in spec.healthy_ranges],
+    )
+
+
+def window_message(window: values.Window) -> pb.Window:
+    if window.last_steps is not None:
+        return pb.Window(last_steps=window.last_steps)
+    if window.from_episode is not None:
+        return pb.Window(from_episode=window.from_episode)
+    return pb.Window(all=True)
+
+
+def model_context(message: pb.ModelContext) -> values.ModelContext:
+    return values.ModelContext(
+        number=message.number,
+        values=np.array(message.values, dtype=np.float32),
+        heldout_nll_before=message.heldout_nll_before if message.HasField("heldout_nll_before") else None,
+        heldout_nll_after=message.heldout_nll_after if message.HasField("heldout_nll_after") else None,
+        ood_score=message.ood_score if message.HasField("ood_score") else None,
+        transitions_used=message.transitions_used,
+    )
+
+
+def policy_version(message: pb.PolicyVersion) -> values.PolicyVersion:
+    return values.PolicyVersion(
+        number=message.number,
+        parent=message.parent,
+        weights_hash=message.weights_hash,
+        policy_context=np.array(message.policy_context, dtype=np.float32),
+        model_context_number=message.model_context_number,
+        origin=values.VersionOrigin(_name(pb.VersionOrigin.Name(message.origin), "VERSION_ORIGIN_")),
+        promotion=values.Promotion(_name(pb.Promotion.Name(message.promotion), "PROMOTION_")),
+        operation_id=message.operation_id or None,
+        checkpoint_hash=message.checkpoint_hash,
+        transitions_used=message.transitions_used,
+        seed=message.seed if message.HasField("seed") else None,
+        configuration_json=message.configuration_json or None,
+        create_time=_time(message.create_time),
+    )
+
+
+def operation(message: pb.Operation) -> values.Operation:
+    fault = None
+    if message.HasField("error"):
+        problem = error_from_status(message.error).problem
+        fault = values.Fault(problem.reason, problem.detail)
+    return values.Operation(
+        id=message.id,
+        session_id=message.session_id,
+        state=values.OperationState(_name(pb.OperationState.Name(message.state), "OPERATION_STATE_")),
+        cancel_requested=message.cancel_requested,
+        updates_done=message.updates_done,
+        updates_total=message.updates_total,
+        metrics=dict(message.metrics.values),
+        seed=message.seed,
+        transitions_used=message.transitions_used,
+        start_version=message.start_version,
+        result_version=message.result_version or None,
+        error=fault,
+        attempts=message.attempts,
+        create_time=_time(message.create_time),
+        update_time=_time(message.update_time),
+    )
+
+
+def acted(message: pb.ActResponse) -> values.Acted:
+    return values.Acted(decode(message.action, "action"), message.policy_version, message.weights_hash)
+
+
+def _environment(message: pb.EnvironmentSpec) -> values.EnvironmentSpec:
+    return values.EnvironmentSpec(
+        id=message.id,
+        observation_names=tuple(message.observation_names),
+        action_names=tuple(message.action_names),
+        action_low=tuple(message.action_low),
+        action_high=tuple(message.action_high),
+        dt_s=message.dt_s,
+        horizon_steps=message.horizon_steps,
+        varies=values.Varies(_name(pb.Varies.Name(message.varies), "VARIES_")),
+        healthy_ranges=tuple(values.HealthyRange(r.index, r.low, r.high) for r in message.healthy_ranges),
+    )
+
+
+def _error(code: grpc.StatusCode, problem: Problem) -> MierError:
+    if problem.reason == "BODY_TOO_LARGE":  # gRPC has one code for this and for overload; only the latter passes
+        return errors.InvalidRequest(problem)
+    return _KINDS.get(code, errors.ServerFault)(problem)
+
+
+def _problem(status: status_pb2.Status, code_name: str, request_id: str | None) -> Problem:
+    reason = code_name
+    violations: list[FieldViolation] = []
+    retry_after_s = None
+    for detail in status.details:
+        info, bad_request = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+        retry, request = error_details_pb2.RetryInfo(), error_details_pb2.RequestInfo()
+        if detail.Unpack(info):
+            reason = info.reason
+            request_id = request_id or info.metadata.get("request_id")
+        elif detail.Unpack(bad_request):
+            violations += [FieldViolation(v.field, v.description) for v in bad_request.field_violations]
+        elif detail.Unpack(retry):
+            retry_after_s = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
+        elif detail.Unpack(request):
+            request_id = request.request_id
+    return Problem(
+        reason=reason,
+        detail=status.message,
+        request_id=request_id,
+        violations=tuple(violations),
+        retry_after_s=retry_after_s,
+    )
+
+
+def _request_id(call: grpc.Call) -> str | None:
+    for metadata in (call.trailing_metadata(), call.initial_metadata()):
+        for key, value in metadata or ():
+            if key == "x-request-id":
+                return value if isinstance(value, str) else value.decode()
+    return None
+
+
+def _name(name: str, prefix: str) -> str:
+    return name.removeprefix(prefix).lower()
+
+
+def _time(message: Timestamp) -> datetime:
+    return message.ToDatetime(tzinfo=UTC)

@@ -1,0 +1,171 @@
+"""JSON bodies <-> the client's values and errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+import httpx
+import numpy as np
+
+from mier_client import errors, values
+from mier_client.errors import FieldViolation, MierError, Problem
+
+Json = Mapping[str, Any]
+
+_KINDS: dict[int, type[MierError]] = {
+    401: errors.AccessDenied,
+    403: errors.AccessDenied,
+    404: errors.NotFound,
+    409: errors.Conflict,
+    412: errors.Conflict,
+    429: errors.Overloaded,
+    502: errors.Unavailable,
+    503: errors.Unavailable,
+    504: errors.DeadlineExceeded,
+}
+_OVERLOAD_REASONS = ("OVERLOADED", "QUEUE_FULL")
+
+
+def error_from_response(response: httpx.Response) -> MierError:
+    """The typed error of a reply with status 400 or above; the body has been read."""
+    problem = _problem(response)
+    if problem.reason in _OVERLOAD_REASONS:
+        return errors.Overloaded(problem)
+    kind = _KINDS.get(response.status_code)
+    if kind is None:
+        kind = errors.InvalidRequest if 400 <= response.status_code < 500 else errors.ServerFault
+    return kind(problem)
+
+
+def session(body: Json) -> values.Session:
+    return values.Session(
+        id=body["id"],
+        checkpoint=body["checkpoint"],
+        checkpoint_hash=body["checkpoint_hash"],
+        environment=_environment(body["environment"]),
+        seed=body["seed"],
+        state=values.SessionState(body["state"]),
+        active_version=body["active_version"],
+        model_context=model_context(body["model_context"]),
+        transitions_count=body["transitions_count"],
+        create_time=_time(body["create_time"]),
+    )
+
+
+def environment_json(spec: values.EnvironmentSpec) -> dict[str, Any]:
+    return asdict(spec)
+
+
+def window_json(window: values.Window) -> dict[str, Any]:
+    given = {name: value for name, value in asdict(window).items() if value is not None}
+    return given or {"all": True}
+
+
+def model_context(body: Json) -> values.ModelContext:
+    return values.ModelContext(
+        number=body["number"],
+        values=np.array(body["values"], dtype=np.float32),
+        heldout_nll_before=body["heldout_nll_before"],
+        heldout_nll_after=body["heldout_nll_after"],
+        ood_score=body["ood_score"],
+        transitions_used=body["transitions_used"],
+    )
+
+
+def policy_version(body: Json) -> values.PolicyVersion:
+    return values.PolicyVersion(
+        number=body["number"],
+        parent=body["parent"],
+        weights_hash=body["weights_hash"],
+        policy_context=np.array(body["policy_context"], dtype=np.float32),
+        model_context_number=body["model_context_number"],
+        origin=values.VersionOrigin(body["origin"]),
+        promotion=values.Promotion(body["promotion"]),
+        operation_id=body["operation_id"],
+        checkpoint_hash=body["checkpoint_hash"],
+        transitions_used=body["transitions_used"],
+        seed=body["seed"],
+        configuration_json=body["configuration_json"],
+        create_time=_time(body["create_time"]),
+    )
+
+
+def operation(body: Json) -> values.Operation:
+    fault = body["error"]
+    return values.Operation(
+        id=body["id"],
+        session_id=body["session_id"],
+        state=values.OperationState(body["state"]),
+        cancel_requested=body["cancel_requested"],
+        updates_done=body["updates_done"],
+        updates_total=body["updates_total"],
+        metrics=dict(body["metrics"] or {}),
+        seed=body["seed"],
+        transitions_used=body["transitions_used"],
+        start_version=body["start_version"],
+        result_version=body["result_version"] or None,
+        error=values.Fault(fault["reason"], fault["detail"]) if fault else None,
+        attempts=body["attempts"],
+        create_time=_time(body["create_time"]),
+        update_time=_time(body["update_time"]),
+    )
+
+
+def adapted(body: Json) -> values.Adapted:
+    return values.Adapted(
+        model_context=model_context(body["model_context"]),
+        active_version=policy_version(body["active_version"]),
+        published=body["published"],
+        elapsed_ms=body["elapsed_ms"],
+    )
+
+
+def acted(body: Json) -> values.Acted:
+    return values.Acted(np.array(body["action"], dtype=np.float32), body["policy_version"], body["weights_hash"])
+
+
+def _environment(body: Json) -> values.EnvironmentSpec:
+    return values.EnvironmentSpec(
+        id=body["id"],
+        observation_names=tuple(body["observation_names"]),
+        action_names=tuple(body["action_names"]),
+        action_low=tuple(body["action_low"]),
+        action_high=tuple(body["action_high"]),
+        dt_s=body["dt_s"],
+        horizon_steps=body["horizon_steps"],
+        varies=values.Varies(body["varies"]),
+        healthy_ranges=tuple(values.HealthyRange(r["index"], r["low"], r["high"]) for r in body["healthy_ranges"]),
+    )
+
+
+def _problem(response: httpx.Response) -> Problem:
+    try:
+        body = response.json()
+    except ValueError:
+        body = None
+    if not isinstance(body, dict):
+        # Not the service itself, but something between it and the caller.
+        body = {"detail": f"HTTP {response.status_code} {response.reason_phrase} without a problem document"}
+    return Problem(
+        reason=str(body.get("reason") or f"HTTP_{response.status_code}"),
+        detail=str(body.get("detail") or body.get("title") or ""),
+        type=str(body.get("type", "about:blank")),
+        request_id=body.get("request_id") or response.headers.get("x-request-id"),
+        violations=tuple(
+            FieldViolation(str(entry.get("field", "")), str(entry.get("description", "")))
+            for entry in body.get("violations") or ()
+        ),
+        retry_after_s=_seconds(response.headers.get("retry-after")),
+    )
+
+
+def _seconds(header: str | None) -> float | None:
+    """Retry-After in seconds; its other form, a date, is left to the client's own pause."""
+    return float(header) if header and header.isdigit() else None
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)

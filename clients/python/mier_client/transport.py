@@ -1,0 +1,107 @@
+"""The surface that both transports fill: a call each, without retries. Values in, values out, typed errors.
+
+`timeout_s` is the deadline of that one call. A write's `key` is its idempotency key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from mier_client.values import (
+    Acted,
+    Adapted,
+    EnvironmentSpec,
+    FloatArray,
+    Operation,
+    PolicyVersion,
+    Session,
+    Submitted,
+    Window,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class TransitionBatch:
+    """Consecutive steps of one episode; n >= 1 of them."""
+
+    episode: int
+    first_step: int
+    """Row i is step `first_step + i`."""
+    observation: FloatArray
+    """[n, observation_dim]"""
+    action: FloatArray
+    """[n, action_dim] Environment units."""
+    reward: FloatArray
+    """[n]"""
+    next_observation: FloatArray
+    """[n, observation_dim]"""
+    terminated: npt.NDArray[np.bool_]
+    """[n] The step ended the episode for good (a fall)."""
+    truncated: npt.NDArray[np.bool_]
+    """[n] The step was the last for another reason (time ran out)."""
+    policy_version: tuple[int, ...]
+    """[n] or [1] The version that chose each action; 0: none did."""
+
+
+@dataclass(frozen=True)
+class ActQuery:
+    """Where an action is asked for; `episode` and `step` are required when exploring."""
+
+    deterministic: bool
+    episode: int | None
+    step: int | None
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page of a list."""
+
+    size: int
+    token: str
+
+
+class Transport(Protocol):
+    """One service, reached."""
+
+    def create_session(
+        self, checkpoint: str, seed: int, expected: EnvironmentSpec | None, key: str, timeout_s: float
+    ) -> Session: ...
+
+    def get_session(self, session_id: str, timeout_s: float) -> Session: ...
+
+    def list_sessions(self, page: Page, timeout_s: float) -> tuple[Sequence[Session], str]:
+        """The page, and the token of the next one (empty on the last)."""
+
+    def delete_session(self, session_id: str, key: str, timeout_s: float) -> None: ...
+
+    def pause(self, session_id: str, key: str, timeout_s: float) -> Session: ...
+
+    def resume(self, session_id: str, key: str, timeout_s: float) -> Session: ...
+
+    def submit_transitions(self, session_id: str, batch: TransitionBatch, key: str, timeout_s: float) -> Submitted: ...
+
+    def adapt(self, session_id: str, window: Window, key: str, timeout_s: float) -> Adapted: ...
+
+    def finetune(self, session_id: str, updates: int | None, seed: int, key: str, timeout_s: float) -> Operation: ...
+
+    def get_operation(self, operation_id: str, timeout_s: float) -> Operation: ...
+
+    def cancel_operation(self, operation_id: str, key: str, timeout_s: float) -> Operation: ...
+
+    def watch_operation(self, operation_id: str, timeout_s: float) -> Iterator[Operation]:
+        """The operation now and at each change, up to its final state."""
+
+    def act(self, session_id: str, observation: FloatArray, query: ActQuery, timeout_s: float) -> Acted: ...
+
+    def list_versions(self, session_id: str, page: Page, timeout_s: float) -> tuple[Sequence[PolicyVersion], str]: ...
+
+    def live(self, timeout_s: float) -> bool: ...
+
+    def ready(self, timeout_s: float) -> bool: ...
+
+    def close(self) -> None: ...

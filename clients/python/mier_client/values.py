@@ -1,0 +1,231 @@
+"""What the service answers, as frozen values: the same whichever transport carried them.
+
+Arrays are float32. Units and order of observations and actions are those of `Session.environment`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float32]
+
+
+class Varies(StrEnum):
+    """What differs from task to task."""
+
+    REWARD = "reward"
+    DYNAMICS = "dynamics"
+
+
+class SessionState(StrEnum):
+    """Whether a session learns."""
+
+    ACTIVE = "active"
+    PAUSED = "paused"
+    """It acts and records; adapt and finetune are refused."""
+
+
+class VersionOrigin(StrEnum):
+    """What made a policy version."""
+
+    CHECKPOINT = "checkpoint"
+    ADAPT = "adapt"
+    FINE_TUNE = "fine_tune"
+
+
+class Promotion(StrEnum):
+    """How a version came to act."""
+
+    UNGATED = "ungated"
+    PROMOTED = "promoted"
+    REJECTED = "rejected"
+    INSUFFICIENT_DATA = "insufficient_data"
+
+
+class OperationState(StrEnum):
+    """Where a background fine-tune stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        return self in (OperationState.SUCCEEDED, OperationState.FAILED, OperationState.CANCELLED)
+
+
+@dataclass(frozen=True)
+class HealthyRange:
+    """An observation entry outside [low, high] ends the episode (a fall)."""
+
+    index: int
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class EnvironmentSpec:
+    """The environment that a checkpoint was trained for: names in order, bounds, time."""
+
+    id: str
+    observation_names: tuple[str, ...]
+    action_names: tuple[str, ...]
+    action_low: tuple[float, ...]
+    action_high: tuple[float, ...]
+    dt_s: float
+    horizon_steps: int
+    varies: Varies
+    healthy_ranges: tuple[HealthyRange, ...] = ()
+
+    @property
+    def observation_dim(self) -> int:
+        return len(self.observation_names)
+
+    @property
+    def action_dim(self) -> int:
+        return len(self.action_names)
+
+
+@dataclass(frozen=True)
+class Window:
+    """Which of a session's transitions count. At most one field is set; none means all."""
+
+    last_steps: int | None = None
+    """The newest so many, in the order in which they were stored; >= 1."""
+    from_episode: int | None = None
+    """Those of this episode number and higher ones."""
+
+    def __post_init__(self) -> None:
+        if self.last_steps is not None and self.from_episode is not None:
+            raise ValueError(
+                f"a window has last_steps or from_episode, got both ({self.last_steps} and {self.from_episode})"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class ModelContext:
+    """What adaptation inferred about the task. Number 0 is the checkpoint's prior, whose scores are None."""
+
+    number: int
+    values: FloatArray
+    """[context_dim]"""
+    heldout_nll_before: float | None
+    """Negative log likelihood, nats per predicted value, of held-out transitions under the prior."""
+    heldout_nll_after: float | None
+    ood_score: float | None
+    """How unlike the training tasks this one looks: 0 is typical, larger is stranger."""
+    transitions_used: int
+
+
+@dataclass(frozen=True)
+class Session:
+    """One controlled system with its task."""
+
+    id: str
+    checkpoint: str
+    checkpoint_hash: str
+    environment: EnvironmentSpec
+    seed: int
+    """Seed of the exploration noise."""
+    state: SessionState
+    active_version: int
+    """Number of the policy version that acts now."""
+    model_context: ModelContext
+    transitions_count: int
+    create_time: datetime
+
+
+@dataclass(frozen=True, eq=False)
+class PolicyVersion:
+    """Immutable: weights with the policy context they act under, and where both came from."""
+
+    number: int
+    parent: int
+    """0 for version 1."""
+    weights_hash: str
+    policy_context: FloatArray
+    """[context_dim]"""
+    model_context_number: int
+    origin: VersionOrigin
+    promotion: Promotion
+    operation_id: str | None
+    """The fine-tune that made it."""
+    checkpoint_hash: str
+    transitions_used: int
+    seed: int | None
+    configuration_json: str | None
+    """Settings of the fine-tune, as a JSON object."""
+    create_time: datetime
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why an operation failed."""
+
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A background fine-tune."""
+
+    id: str
+    session_id: str
+    state: OperationState
+    cancel_requested: bool
+    updates_done: int
+    updates_total: int
+    """0 until known."""
+    metrics: dict[str, float]
+    """The learning's newest metrics by name; empty before the first report."""
+    seed: int
+    transitions_used: int
+    start_version: int
+    result_version: int | None
+    """The version that it published."""
+    error: Fault | None
+    attempts: int
+    create_time: datetime
+    update_time: datetime
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """The transitions are durable."""
+
+    stored: int
+    """Steps that were new."""
+    duplicates: int
+    """Steps that were stored already, with the same content."""
+    transitions_count: int
+    """Transitions that the session holds now."""
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """What adaptation found."""
+
+    model_context: ModelContext
+    active_version: PolicyVersion
+    published: bool
+    """Whether this call published `active_version`."""
+    elapsed_ms: float
+
+
+@dataclass(frozen=True, eq=False)
+class Acted:
+    """An action, and what chose it."""
+
+    action: FloatArray
+    """[action_dim] In environment units, within the bounds."""
+    policy_version: int
+    """To be returned with the transition."""
+    weights_hash: str
