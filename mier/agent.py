@@ -1,0 +1,59 @@
+"""The meta-trained networks of one checkpoint, wired together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mier.adaptation import Adaptation, adapt
+from mier.config import AdaptConfig, Configuration
+from mier.networks import DynamicsModel, Policy, TwinCritic
+from mier.types import EnvSpec, Transitions
+
+
+@dataclass
+class Agent:
+    """Model, policy and critics of one family, and the contexts that its training tasks adapt to."""
+
+    spec: EnvSpec
+    configuration: Configuration
+    model: DynamicsModel
+    policy: Policy
+    critic: TwinCritic
+    log_alpha: float
+    training_contexts: Tensor
+    """[tasks, context_dim]"""
+
+    @staticmethod
+    def build(spec: EnvSpec, configuration: Configuration, training_tasks: int) -> Agent:
+        """Freshly initialised networks, drawn from torch's current random state."""
+        dim = configuration.model.context_dim
+        return Agent(
+            spec,
+            configuration,
+            DynamicsModel(spec, configuration.model, configuration.adapt),
+            Policy(spec, dim, configuration.sac),
+            TwinCritic(spec, dim, configuration.sac),
+            0.0,
+            torch.zeros(training_tasks, dim),
+        )
+
+    @property
+    def prior_context(self) -> Tensor:
+        """[context_dim], the context before any data."""
+        return self.model.prior_context.detach()
+
+    def adapt(self, transitions: Transitions, config: AdaptConfig | None = None) -> Adaptation:
+        """Context adaptation from the prior to transitions [n, dim] of one task."""
+        return adapt(self.model, transitions, config or self.configuration.adapt, self.training_contexts)
+
+    def modules(self) -> dict[str, torch.nn.Module]:
+        return {"model": self.model, "policy": self.policy, "critic": self.critic}
+
+    def freeze(self) -> Agent:
+        """Evaluation mode without gradients; what a decoded checkpoint hands out."""
+        for module in self.modules().values():
+            module.eval().requires_grad_(False)
+        return self

@@ -1,0 +1,165 @@
+"""A checkpoint as values and as bytes: safetensors for tensors, a JSON manifest that names and hashes everything.
+
+    manifest.json                 format, spec, configuration, provenance, sha256 of the other two files
+    weights.safetensors           model.*, policy.*, critic.*, log_alpha, training_contexts
+    relabel_buffer.safetensors    episodes of the training tasks, float16
+
+The checkpoint's identity is the sha256 of the manifest's bytes; since the manifest holds the other hashes, it covers
+every byte. Shells do the file I/O. No pickle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from mier.agent import Agent
+from mier.config import Configuration
+from mier.relabel import RelabelBuffer
+from mier.serialization import CorruptedData
+from mier.types import EnvSpec, Transitions
+
+FORMAT = 1
+MANIFEST, WEIGHTS, BUFFER = "manifest.json", "weights.safetensors", "relabel_buffer.safetensors"
+CHECKPOINT_FILES = (MANIFEST, WEIGHTS, BUFFER)
+
+
+class CheckpointError(CorruptedData):
+    """A checkpoint that cannot be used: a file is missing, altered or of another format."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A meta-trained agent with the experience that fine-tuning relabels. Immutable."""
+
+    manifest: dict[str, Any]
+    agent: Agent
+    relabel_buffer: RelabelBuffer
+    hash: str
+    """sha256 (hex) of the manifest's bytes"""
+
+    @property
+    def name(self) -> str:
+        return str(self.manifest["name"])
+
+    @property
+    def spec(self) -> EnvSpec:
+        return self.agent.spec
+
+
+def encode(agent: Agent, buffer: RelabelBuffer, name: str, provenance: Mapping[str, Any]) -> dict[str, bytes]:
+    """The files of a checkpoint, by name.
+
+    Args:
+        provenance: what the model card shows: command, seed, versions, environment_steps, returns, limits.
+    """
+    tensors = {
+        f"{part}.{key}": value.detach().cpu().contiguous()
+        for part, module in agent.modules().items()
+        for key, value in module.state_dict().items()
+    }
+    tensors |= {
+        "log_alpha": torch.tensor(agent.log_alpha),
+        "training_contexts": agent.training_contexts.cpu().contiguous(),
+    }
+    files = {WEIGHTS: save(tensors), BUFFER: save(_pack_buffer(buffer))}
+    manifest = {
+        "format": FORMAT,
+        "name": name,
+        "spec": agent.spec.to_json(),
+        "configuration": agent.configuration.to_json(),
+        "training_tasks": len(agent.training_contexts),
+        "sha256": {file: hashlib.sha256(data).hexdigest() for file, data in files.items()},
+        **provenance,
+    }
+    files[MANIFEST] = (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
+    return files
+
+
+def decode(files: Mapping[str, bytes]) -> Checkpoint:
+    """Inverse of `encode`, every hash verified.
+
+    Raises:
+        CheckpointError: says which file is missing, altered, or of an unknown format.
+    """
+    if missing := [name for name in CHECKPOINT_FILES if name not in files]:
+        raise CheckpointError(
+            f"a checkpoint needs the files {', '.join(CHECKPOINT_FILES)}; missing: {', '.join(missing)}"
+        )
+    manifest = _manifest(files[MANIFEST])
+    for name in (WEIGHTS, BUFFER):
+        expected, came = manifest["sha256"].get(name), hashlib.sha256(files[name]).hexdigest()
+        if came != expected:
+            raise CheckpointError(
+                f"{name}: expected sha256 {expected}, came {came} ({len(files[name])} bytes): "
+                "the file is truncated or altered; copy the checkpoint anew"
+            )
+    try:
+        weights, packed = load(files[WEIGHTS]), load(files[BUFFER])
+        spec = EnvSpec.from_json(manifest["spec"])
+        agent = Agent.build(spec, Configuration.from_json(manifest["configuration"]), manifest["training_tasks"])
+        for part, module in agent.modules().items():
+            module.load_state_dict(
+                {k.removeprefix(part + "."): v for k, v in weights.items() if k.startswith(part + ".")}
+            )
+        agent.log_alpha = weights["log_alpha"].item()
+        agent.training_contexts = weights["training_contexts"]
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"the manifest and the tensors do not fit each other: {error}") from error
+    return Checkpoint(manifest, agent.freeze(), _unpack_buffer(packed), hashlib.sha256(files[MANIFEST]).hexdigest())
+
+
+def _manifest(data: bytes) -> dict[str, Any]:
+    try:
+        manifest = json.loads(data)
+    except ValueError as error:
+        raise CheckpointError(f"{MANIFEST}: expected JSON, came {len(data)} bytes that are not ({error})") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        came = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
+        raise CheckpointError(f"{MANIFEST}: expected format {FORMAT}, came {came}")
+    if absent := sorted({"name", "spec", "configuration", "training_tasks", "sha256"} - set(manifest)):
+        raise CheckpointError(f"{MANIFEST}: missing keys {absent}")
+    return manifest
+
+
+def _pack_buffer(buffer: RelabelBuffer) -> dict[str, Tensor]:
+    """Episodes share their states: next_observation is stored only where an episode ends.
+
+    float16 halves the file; states are inputs of networks that normalise them, which 3 digits serve.
+    """
+    t, last = buffer.transitions, _last_rows(buffer.episode)
+    return {
+        "observation": t.observation.half(),
+        "final_observation": t.next_observation[last].half(),
+        "action": t.action.half(),
+        "reward": t.reward.half(),
+        "terminated": t.terminated[last].to(torch.uint8),
+        "length": torch.bincount(buffer.episode, minlength=len(buffer.task)).int(),
+        "task": buffer.task.int(),
+    }
+
+
+def _unpack_buffer(packed: Mapping[str, Tensor]) -> RelabelBuffer:
+    length = packed["length"].long()
+    episode = torch.repeat_interleave(torch.arange(len(length)), length)
+    last = _last_rows(episode)
+    observation = packed["observation"].float()
+    following = torch.cat([observation[1:], observation[:1]])
+    following[last] = packed["final_observation"].float()
+    terminated = torch.zeros(len(observation))
+    terminated[last] = packed["terminated"].float()
+    transitions = Transitions(observation, packed["action"].float(), packed["reward"].float(), following, terminated)
+    return RelabelBuffer(transitions, episode, packed["task"].long())
+
+
+def _last_rows(episode: Tensor) -> Tensor:
+    """Row at which each episode ends."""
+    return torch.cat([(episode[1:] != episode[:-1]).nonzero().squeeze(-1), torch.tensor([len(episode) - 1])])

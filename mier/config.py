@@ -1,0 +1,161 @@
+"""Frozen configuration of the algorithm, one dataclass per idea; the manifest of a checkpoint carries them all."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from enum import StrEnum
+from typing import Any, Self
+
+
+class Conditioning(StrEnum):
+    """How the context enters the model."""
+
+    CONCAT = "concat"
+    """Appended to the input (paper, appendix A)."""
+    FILM = "film"
+    """Scales and shifts every hidden layer."""
+    LINEAR_HEAD = "linear_head"
+    """mean = f0 + sum_k z_k f_k with learned features f: the context has a closed form (after ALPaCA)."""
+
+
+class AdaptMethod(StrEnum):
+    """How a context is found from data."""
+
+    GRADIENT = "gradient"
+    """A few gradient steps; second order in meta-training (paper, section 4.1)."""
+    GAUSS_NEWTON = "gauss_newton"
+    """Damped Gauss-Newton on the same objective."""
+    CLOSED_FORM = "closed_form"
+    """Bayesian linear regression; needs the linear head."""
+
+
+class _Json:
+    """(De)serialisation shared by the configuration dataclasses."""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)  # type: ignore[call-overload,no-any-return]
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Inverse of `to_json`; an unknown key is refused by name."""
+        hints = typing.get_type_hints(cls)
+        known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+        if unknown := sorted(set(value) - known):
+            raise ValueError(f"{cls.__name__}: unknown keys {unknown}; known are {sorted(known)}")
+        return cls(**{name: _restore(hints[name], item) for name, item in value.items()})
+
+
+def _restore(hint: Any, item: Any) -> Any:
+    origin = typing.get_origin(hint)
+    if origin is tuple:
+        return tuple(item)
+    if origin in (types.UnionType, typing.Union):
+        inner = [h for h in typing.get_args(hint) if h is not type(None)]
+        return None if item is None else _restore(inner[0], item)
+    if isinstance(hint, type):
+        if is_dataclass(hint) and issubclass(hint, _Json):
+            return hint.from_json(item)
+        if issubclass(hint, StrEnum):
+            return hint(item)
+    return item
+
+
+@dataclass(frozen=True)
+class ModelConfig(_Json):
+    """The context-conditioned dynamics and reward model."""
+
+    context_dim: int = 5
+    hidden: tuple[int, ...] = (200, 200, 200, 200)
+    conditioning: Conditioning = Conditioning.CONCAT
+    action_gate: bool = False
+    """The first action_dim context entries multiply the actions, as 1 + z (a bilinear context-action term),
+    and reach nothing else, so that a gain or sign change of an actuator is one direction in context space."""
+    next_observation_input: bool = False
+    """The reward model also sees the next observation; legitimate where only the reward varies."""
+    log_var_min: float = -10.0
+    log_var_max: float = 0.5
+    """Fixed clamp of the predicted log variance: learned bounds drift and the variance collapses."""
+    trained_prior: bool = True
+    """Whether the prior context is trained (paper) or fixed at zero."""
+
+    def __post_init__(self) -> None:
+        if self.log_var_min >= self.log_var_max:
+            raise ValueError(f"log_var_min {self.log_var_min} must be below log_var_max {self.log_var_max}")
+
+
+@dataclass(frozen=True)
+class AdaptConfig(_Json):
+    """From transitions to a context."""
+
+    method: AdaptMethod = AdaptMethod.GRADIENT
+    steps: int = 2
+    learning_rate: float = 0.1
+    later_steps: int = 8
+    """Further steps at test time, at a tenth of the rate (ALGORITHM: 10 in all)."""
+    learned_rate: bool = False
+    """Meta-train one inner learning rate per step and context entry, starting at `learning_rate`."""
+    gradient_clip: float = 10.0
+    damping: float = 1.0
+    """Gauss-Newton: weight of the pull towards the prior context, in units of one transition."""
+    gauss_newton_steps: int = 10
+    context_penalty: float = 0.01
+    """Outer weight on the squared norm of the adapted context (paper, appendix A)."""
+    min_transitions: int = 32
+    holdout_fraction: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.min_transitions < 5:
+            raise ValueError(f"min_transitions must be at least 5 (a hold-out needs rows), came {self.min_transitions}")
+
+
+@dataclass(frozen=True)
+class SacConfig(_Json):
+    """Soft actor-critic, conditioned on the context."""
+
+    hidden: tuple[int, ...] = (256, 256)
+    learning_rate: float = 3e-4
+    discount: float = 0.99
+    target_rate: float = 0.005
+    target_entropy: float = -1.0
+    reward_scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class FineTuneConfig(_Json):
+    """Relabel-based fine-tuning at test time (paper, Algorithm 2)."""
+
+    updates: int = 4000
+    critic_only_updates: int = 1000
+    """First the critic alone learns the new task, with a faster target: the policy must not climb a stale one."""
+    critic_only_target_rate: float = 0.02
+    batch_size: int = 256
+    real_fraction: float = 0.05
+    relabel_every_updates: int = 250
+    relabel_transitions: int = 25_000
+    cross_task: bool = True
+    """False relabels only the session's own data (the paper's ablation)."""
+    model_steps: int = 0
+    """At most so many steps on the model's weights with the context fixed, stopped early on the hold-out."""
+    model_learning_rate: float = 1e-3
+    warm_start: bool = True
+    """Start from the best known behaviour instead of the adapted context itself."""
+    learning_rate: float = 3e-4
+
+
+@dataclass(frozen=True)
+class Configuration(_Json):
+    """Everything that makes one variant of the algorithm."""
+
+    name: str = "paper"
+    model: ModelConfig = field(default_factory=ModelConfig)
+    adapt: AdaptConfig = field(default_factory=AdaptConfig)
+    sac: SacConfig = field(default_factory=SacConfig)
+    finetune: FineTuneConfig = field(default_factory=FineTuneConfig)
+
+    def __post_init__(self) -> None:
+        closed = self.adapt.method is AdaptMethod.CLOSED_FORM
+        if closed and self.model.conditioning is not Conditioning.LINEAR_HEAD:
+            raise ValueError("closed_form adaptation needs the linear_head conditioning of the model")

@@ -1,0 +1,260 @@
+"""Relabel-based fine-tuning (paper, Algorithm 2), resumable bit for bit.
+
+    start:  adapt context -> model steps -> warm start          (once; `save` carries the outcome)
+    run:    relabel -> critic alone -> policy and critic        (any number of calls)
+
+Invariants: after n updates the state is a function of (checkpoint, start weights, transitions, config, seed, n),
+however the n were split over calls, saves and resumes. The checkpoint's own modules are never written to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from mier import sac
+from mier.adaptation import nll, split_holdout
+from mier.checkpoint import Checkpoint
+from mier.config import FineTuneConfig
+from mier.model_steps import train_model
+from mier.networks import DynamicsModel, Policy, TwinCritic
+from mier.relabel import best_known_context, imagined_return, relabel_dynamics, relabel_rewards
+from mier.serialization import CorruptedData, pack, unpack
+from mier.types import Transitions, Varies
+from mier.weights import PolicyWeights
+
+_WARM_START_STEPS = 25
+"""Length of the imagined episodes that rank policy contexts where the dynamics vary."""
+
+
+@dataclass(frozen=True)
+class FineTuneMetrics:
+    """Progress after a call of `run`; losses are of its last update."""
+
+    updates_done: int
+    updates_total: int
+    critic_loss: float
+    actor_loss: float
+    alpha: float
+    relabelled_reward_mean: float
+    heldout_nll: float
+
+
+class FineTune:
+    """One fine-tune of one session's policy on its task."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        transitions: Transitions,
+        config: FineTuneConfig,
+        seed: int,
+        model: DynamicsModel,
+        model_context: Tensor,
+        policy_context: Tensor,
+        sac_state: sac.SacState,
+    ) -> None:
+        """Parts put together; callers use `start` or `resume`."""
+        self.checkpoint, self.config, self.seed = checkpoint, config, seed
+        self.transitions = transitions
+        self.model, self.model_context, self.policy_context = model, model_context, policy_context
+        self.sac = sac_state
+        self.updates_done = 0
+        self.generator = torch.Generator().manual_seed(seed)
+        self.heldout_nll = nll(model, split_holdout(transitions, self._holdout)[1], model_context).item()
+        self._pool: Transitions | None = None
+        self._critic_loss, self._actor_loss = torch.zeros(()), torch.zeros(())
+
+    @classmethod
+    def start(
+        cls,
+        checkpoint: Checkpoint,
+        start_weights: PolicyWeights | None,
+        transitions: Transitions,
+        config: FineTuneConfig,
+        seed: int,
+    ) -> Self:
+        """Adapt to `transitions` [n, dim] of the new task and set everything up.
+
+        Args:
+            start_weights: what to go on from; None is the checkpoint's own weights, to which the warm start applies.
+
+        Raises:
+            InsufficientData: too few transitions to adapt to.
+        """
+        agent = checkpoint.agent
+        context = torch.from_numpy(agent.adapt(transitions).context)
+        model = agent.model
+        if config.model_steps:
+            fit, held = split_holdout(transitions, agent.configuration.adapt.holdout_fraction)
+            model = train_model(model, context, fit, held, config.model_steps, config.model_learning_rate)
+        if start_weights is not None:
+            own = torch.from_numpy(start_weights.context)
+        else:
+            own = _warm_start(checkpoint, model, context, transitions) if config.warm_start else context
+        weights = start_weights or PolicyWeights.of(agent, own.numpy())
+        return cls(
+            checkpoint,
+            transitions,
+            config,
+            seed,
+            model,
+            context,
+            own,
+            _sac_state(checkpoint, weights, config),
+        )
+
+    @property
+    def done(self) -> bool:
+        return self.updates_done >= self.config.updates
+
+    @property
+    def _holdout(self) -> float:
+        return self.checkpoint.agent.configuration.adapt.holdout_fraction
+
+    def run(self, updates: int) -> FineTuneMetrics:
+        """Advance by at most `updates`; never past the configured total."""
+        config = self.config
+        for _ in range(min(updates, config.updates - self.updates_done)):
+            batch = self._batch()
+            context = self.policy_context.expand(batch.size, -1)
+            noise = sac.SacNoise.draw(batch.size, self.checkpoint.spec.action_dim, self.generator)
+            if self.updates_done < config.critic_only_updates:
+                rate = config.critic_only_target_rate
+                self._critic_loss, _ = sac.update_critic(self.sac, batch, context, noise.next_action, rate)
+            else:
+                metrics = sac.update(self.sac, batch, context, noise)
+                self._critic_loss, self._actor_loss = metrics.critic_loss, metrics.actor_loss
+            self.updates_done += 1
+        return self.metrics()
+
+    def metrics(self) -> FineTuneMetrics:
+        pool = self._pool if self._pool is not None else self.transitions
+        return FineTuneMetrics(
+            self.updates_done,
+            self.config.updates,
+            self._critic_loss.item(),
+            self._actor_loss.item(),
+            self.sac.log_alpha.exp().item(),
+            pool.reward.mean().item(),
+            self.heldout_nll,
+        )
+
+    def result(self) -> PolicyWeights:
+        """The weights as they stand."""
+        state = self.sac
+        return PolicyWeights.of_modules(state.policy, state.critic, state.log_alpha.item(), self.policy_context.numpy())
+
+    def save(self) -> bytes:
+        """Everything that `resume` needs beside the checkpoint and the transitions."""
+        tree: dict[str, Any] = {
+            "config": self.config.to_json(),
+            "seed": self.seed,
+            "updates_done": self.updates_done,
+            "transitions": self.transitions.size,
+            "model": self.model.state_dict(),
+            "model_context": self.model_context,
+            "policy_context": self.policy_context,
+            "sac": self.sac.state_dict(),
+            "generator": self.generator.get_state(),
+            "losses": torch.stack([self._critic_loss, self._actor_loss]),
+        }
+        if self._pool is not None and self._relabels_dynamics:
+            tree["pool"] = self._pool._asdict()
+        return pack(tree)
+
+    @classmethod
+    def resume(cls, checkpoint: Checkpoint, transitions: Transitions, data: bytes) -> Self:
+        """Go on from a save, to the same weights as without the stop.
+
+        Raises:
+            CorruptedData: the bytes are damaged, or were saved over other transitions.
+        """
+        tree = unpack(data)
+        try:
+            if tree["transitions"] != transitions.size:
+                made_over = tree["transitions"]
+                raise CorruptedData(f"the save was made over {made_over} transitions, came {transitions.size}")
+            config = FineTuneConfig.from_json(tree["config"])
+            agent = checkpoint.agent
+            model = DynamicsModel(agent.spec, agent.configuration.model, agent.configuration.adapt)
+            model.load_state_dict(tree["model"])
+            state = _sac_state(checkpoint, PolicyWeights.of(agent), config)
+            state.load_state_dict(tree["sac"])
+            tuned = cls(
+                checkpoint, transitions, config, tree["seed"], model.requires_grad_(False),
+                tree["model_context"], tree["policy_context"], state,
+            )  # fmt: skip
+            tuned.updates_done = tree["updates_done"]
+            tuned.generator.set_state(tree["generator"])
+            tuned._critic_loss, tuned._actor_loss = tree["losses"]
+            tuned._pool = Transitions(**tree["pool"]) if "pool" in tree else None
+        except (KeyError, TypeError) as error:
+            raise CorruptedData(f"expected a fine-tune's save, came another saved state ({error})") from error
+        return tuned
+
+    @property
+    def _relabels_dynamics(self) -> bool:
+        return self.checkpoint.spec.varies is Varies.DYNAMICS
+
+    def _batch(self) -> Transitions:
+        config = self.config
+        real = round(config.real_fraction * config.batch_size)
+        pool = self._relabelled()
+        return Transitions.concatenate([self._draw(pool, config.batch_size - real), self._draw(self.transitions, real)])
+
+    def _draw(self, rows: Transitions, count: int) -> Transitions:
+        return rows.rows(torch.randint(rows.size, (count,), generator=self.generator))
+
+    def _relabelled(self) -> Transitions:
+        """The synthetic transitions in use now."""
+        source = self.checkpoint.relabel_buffer.transitions if self.config.cross_task else self.transitions
+        if not self._relabels_dynamics:
+            # The model stands still, so relabelled rewards do too: once is enough.
+            if self._pool is None:
+                self._pool = relabel_rewards(self.model, self.model_context, source)
+        elif self._pool is None or self.updates_done % self.config.relabel_every_updates == 0:
+            states = self._draw(source, self.config.relabel_transitions).observation
+            self._pool = relabel_dynamics(
+                self.model,
+                self.checkpoint.spec,
+                self.model_context,
+                self.sac.policy,
+                self.policy_context,
+                states,
+                self.generator,
+            )
+        return self._pool
+
+
+def _sac_state(checkpoint: Checkpoint, weights: PolicyWeights, config: FineTuneConfig) -> sac.SacState:
+    """Fresh optimisers and targets equal to the loaded critics (ALGORITHM section 4, step 5)."""
+    agent = checkpoint.agent
+    dim, sac_config = agent.configuration.model.context_dim, agent.configuration.sac
+    policy, critic = Policy(agent.spec, dim, sac_config), TwinCritic(agent.spec, dim, sac_config)
+    policy.load_state_dict(weights.part("policy"))
+    critic.load_state_dict(weights.part("critic"))
+    return sac.SacState.start(
+        agent.spec,
+        policy,
+        critic,
+        sac_config,
+        log_alpha=weights.state["log_alpha"].item(),
+        rate=config.learning_rate,
+    )
+
+
+def _warm_start(checkpoint: Checkpoint, model: DynamicsModel, context: Tensor, transitions: Transitions) -> Tensor:
+    """The policy context of the best known behaviour on the new task, as the adapted model judges it."""
+    agent, buffer = checkpoint.agent, checkpoint.relabel_buffer
+    if checkpoint.spec.varies is Varies.REWARD:
+        relabelled = relabel_rewards(model, context, buffer.transitions)
+        return best_known_context(buffer, relabelled.reward, agent.training_contexts)
+    candidates = torch.cat([context[None], agent.prior_context[None], agent.training_contexts])
+    returns = imagined_return(
+        model, agent.spec, context, agent.policy, candidates, transitions.observation, _WARM_START_STEPS
+    )
+    return candidates[int(returns.argmax())]

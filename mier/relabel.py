@@ -1,0 +1,127 @@
+"""Stored experience, relabelled for a new task (paper, section 4.3).
+
+Only the reward varies:  (s, a, s') stay as they were lived, r comes from the adapted model.
+The dynamics vary:       s stays, a is drawn anew from the current policy, (r, s') come from the adapted model,
+                         and the environment's own rule says whether s' is a fall.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mier.networks import DynamicsModel, Policy
+from mier.types import EnvSpec, Transitions
+
+_CHUNK_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class RelabelBuffer:
+    """Whole episodes of the training tasks, flat: row i is of episode `episode[i]`, and that of `task[episode[i]]`."""
+
+    transitions: Transitions
+    """[rows, dim]"""
+    episode: Tensor
+    """int64 [rows], not decreasing"""
+    task: Tensor
+    """int64 [episodes]: index into the training tasks"""
+
+    @property
+    def size(self) -> int:
+        return self.transitions.size
+
+    def episode_returns(self, reward: Tensor) -> Tensor:
+        """Sum of a reward [rows] over each episode -> [episodes]."""
+        return torch.zeros(len(self.task)).index_add_(0, self.episode, reward)
+
+
+@torch.no_grad()
+def relabel_rewards(model: DynamicsModel, context: Tensor, transitions: Transitions) -> Transitions:
+    """Rows [n, dim] with the expected reward of the task that `context` [context_dim] stands for."""
+    parts = [model.target_norm.inverse(model(chunk, context).mean)[..., 0] for chunk in _chunks(transitions)]
+    return transitions._replace(reward=torch.cat(parts))
+
+
+@torch.no_grad()
+def relabel_dynamics(
+    model: DynamicsModel,
+    spec: EnvSpec,
+    context: Tensor,
+    policy: Policy,
+    policy_context: Tensor,
+    observation: Tensor,
+    generator: torch.Generator,
+) -> Transitions:
+    """States [n, observation_dim] with new actions, rewards and next states under the adapted model.
+
+    Next state and reward are drawn from the model's Gaussian, as in the paper; the action from the policy.
+    """
+    parts = []
+    for states in observation.split(_CHUNK_ROWS):
+        noise = torch.randn(len(states), spec.action_dim, generator=generator)
+        unit = policy(states, policy_context.expand(len(states), -1), noise)
+        zero = torch.zeros(len(states))
+        asked = Transitions(states, spec.from_unit_action(unit), zero, states, zero)
+        prediction = model(asked, context)
+        draw = torch.randn(prediction.mean.shape, generator=generator)
+        target = model.target_norm.inverse(prediction.mean + torch.exp(0.5 * prediction.log_var) * draw)
+        next_observation = states + target[..., 1:]
+        parts.append(
+            asked._replace(
+                reward=target[..., 0],
+                next_observation=next_observation,
+                terminated=spec.terminated(next_observation),
+            )
+        )
+    return Transitions.concatenate(parts)
+
+
+def best_known_context(buffer: RelabelBuffer, relabelled_reward: Tensor, training_contexts: Tensor) -> Tensor:
+    """Context of the training task whose stored episodes score best on the new task: [context_dim].
+
+    Fine-tuning from the out-of-distribution context itself was seen to gain nothing: the policy is saturated there
+    and the critic off by the whole reward shift.
+    """
+    returns = buffer.episode_returns(relabelled_reward)
+    tasks = int(buffer.task.max()) + 1
+    total = torch.zeros(tasks).index_add_(0, buffer.task, returns)
+    count = torch.zeros(tasks).index_add_(0, buffer.task, torch.ones_like(returns))
+    mean = torch.where(count > 0, total / count.clamp_min(1.0), -torch.inf)
+    return training_contexts[int(mean.argmax())]
+
+
+@torch.no_grad()
+def imagined_return(
+    model: DynamicsModel,
+    spec: EnvSpec,
+    context: Tensor,
+    policy: Policy,
+    policy_contexts: Tensor,
+    observation: Tensor,
+    steps: int,
+) -> Tensor:
+    """Mean return [candidates] of `steps` model steps from real states under each candidate policy context.
+
+    Args:
+        policy_contexts: [candidates, context_dim].
+        observation: [n, observation_dim], the states to start from.
+    """
+    candidates, n = len(policy_contexts), len(observation)
+    states = observation.repeat(candidates, 1)
+    contexts = policy_contexts.repeat_interleave(n, 0)
+    alive, total = torch.ones(len(states)), torch.zeros(len(states))
+    for _ in range(steps):
+        unit = policy(states, contexts, torch.zeros(len(states), spec.action_dim))
+        asked = Transitions(states, spec.from_unit_action(unit), alive, states, alive)
+        target = model.target_norm.inverse(model(asked, context).mean)
+        total += alive * target[..., 0]
+        states = states + target[..., 1:]
+        alive = alive * (1.0 - spec.terminated(states))
+    return total.view(candidates, n).mean(-1)
+
+
+def _chunks(transitions: Transitions) -> list[Transitions]:
+    return [transitions.rows(slice(i, i + _CHUNK_ROWS)) for i in range(0, transitions.size, _CHUNK_ROWS)]

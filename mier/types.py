@@ -1,0 +1,132 @@
+"""What the core talks about: the controlled system's spec and batches of transitions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+
+class Varies(StrEnum):
+    """What differs between the tasks of a family; the model predicts just that."""
+
+    REWARD = "reward"
+    """Dynamics are shared: the model predicts the reward only (paper, appendix A)."""
+    DYNAMICS = "dynamics"
+    """The model predicts reward and next state."""
+
+
+@dataclass(frozen=True)
+class HealthyRange:
+    """The environment's termination rule for one observation entry: outside [low, high] is a fall."""
+
+    index: int
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """The system that a checkpoint was trained for: sizes, order, bounds and control period."""
+
+    id: str
+    observation_names: tuple[str, ...]
+    action_names: tuple[str, ...]
+    action_low: tuple[float, ...]
+    action_high: tuple[float, ...]
+    dt_s: float
+    """Seconds between two control steps."""
+    horizon_steps: int
+    """Episode length; reaching it is a truncation, never a termination."""
+    varies: Varies
+    healthy_ranges: tuple[HealthyRange, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not len(self.action_names) == len(self.action_low) == len(self.action_high):
+            raise ValueError(
+                f"spec {self.id}: {len(self.action_names)} action names need as many bounds, "
+                f"came {len(self.action_low)} low and {len(self.action_high)} high"
+            )
+        if any(low >= high for low, high in zip(self.action_low, self.action_high, strict=True)):
+            raise ValueError(f"spec {self.id}: every action_low must be below its action_high")
+
+    @property
+    def observation_dim(self) -> int:
+        return len(self.observation_names)
+
+    @property
+    def action_dim(self) -> int:
+        return len(self.action_names)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Inverse of `to_json`; unknown keys are refused."""
+        fields = dict(value)
+        for name in ("observation_names", "action_names", "action_low", "action_high"):
+            fields[name] = tuple(fields[name])
+        fields["varies"] = Varies(fields["varies"])
+        fields["healthy_ranges"] = tuple(HealthyRange(**r) for r in fields.get("healthy_ranges", ()))
+        return cls(**fields)
+
+    def to_unit_action(self, action: Tensor) -> Tensor:
+        """[..., action_dim] in environment units -> the same action in [-1, 1], which the networks see."""
+        low, high = self._bounds(action)
+        return 2.0 * (action - low) / (high - low) - 1.0
+
+    def from_unit_action(self, action: Tensor) -> Tensor:
+        """[..., action_dim] in [-1, 1] -> environment units."""
+        low, high = self._bounds(action)
+        return low + 0.5 * (action + 1.0) * (high - low)
+
+    def terminated(self, observation: Tensor) -> Tensor:
+        """[..., observation_dim] -> [...] 1.0 where the environment's rule calls the state a fall."""
+        fallen = torch.zeros(observation.shape[:-1], dtype=torch.bool, device=observation.device)
+        for r in self.healthy_ranges:
+            entry = observation[..., r.index]
+            fallen |= ~((entry >= r.low) & (entry <= r.high))
+        return fallen.to(observation.dtype)
+
+    def _bounds(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        return like.new_tensor(self.action_low), like.new_tensor(self.action_high)
+
+
+class Transitions(NamedTuple):
+    """A batch of transitions, float32; the leading axes are shared by all fields.
+
+    Actions are in environment units at the package's doors; the networks see them in [-1, 1].
+    """
+
+    observation: Tensor
+    """[..., observation_dim]"""
+    action: Tensor
+    """[..., action_dim]"""
+    reward: Tensor
+    """[...]"""
+    next_observation: Tensor
+    """[..., observation_dim]"""
+    terminated: Tensor
+    """[...] 1.0 where the task ended there; 0.0 also where time ran out."""
+
+    @property
+    def size(self) -> int:
+        """Number of transitions."""
+        return self.reward.numel()
+
+    def rows(self, index: Tensor | slice) -> Transitions:
+        """The transitions at `index` of the first axis."""
+        return Transitions(*(field[index] for field in self))
+
+    def to(self, device: torch.device) -> Transitions:
+        return Transitions(*(field.to(device) for field in self))
+
+    @staticmethod
+    def concatenate(batches: Sequence[Transitions]) -> Transitions:
+        """Along the first axis."""
+        return Transitions(*(torch.cat(fields) for fields in zip(*batches, strict=True)))

@@ -1,0 +1,66 @@
+"""What a policy version pins: weights and the policy's own context, as values and as bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mier.agent import Agent
+from mier.networks import Policy, TwinCritic
+from mier.serialization import CorruptedData, pack, unpack
+
+
+@dataclass(frozen=True)
+class PolicyWeights:
+    """Actor, critics and temperature with the context that the actor is run under; immutable by convention."""
+
+    state: dict[str, Tensor]
+    """Keys policy.*, critic.*, log_alpha."""
+    context: NDArray[np.float32]
+    """[context_dim], the policy context"""
+
+    @classmethod
+    def of(cls, agent: Agent, context: NDArray[np.float32] | None = None) -> Self:
+        """The agent's own weights under a context (None: the prior)."""
+        own = agent.prior_context.cpu().numpy() if context is None else np.asarray(context, np.float32)
+        return cls.of_modules(agent.policy, agent.critic, agent.log_alpha, own)
+
+    @classmethod
+    def of_modules(cls, policy: Policy, critic: TwinCritic, log_alpha: float, context: NDArray[np.float32]) -> Self:
+        state = {f"policy.{k}": v.detach().cpu().clone() for k, v in policy.state_dict().items()}
+        state |= {f"critic.{k}": v.detach().cpu().clone() for k, v in critic.state_dict().items()}
+        return cls(state | {"log_alpha": torch.tensor(log_alpha)}, context)
+
+    def part(self, name: str) -> dict[str, Tensor]:
+        """State of 'policy' or 'critic'."""
+        prefix = name + "."
+        return {k.removeprefix(prefix): v for k, v in self.state.items() if k.startswith(prefix)}
+
+    def load_policy(self, agent: Agent) -> Policy:
+        """A frozen policy with these weights."""
+        policy = Policy(agent.spec, agent.configuration.model.context_dim, agent.configuration.sac)
+        policy.load_state_dict(self.part("policy"))
+        policy.eval().requires_grad_(False)
+        return policy
+
+    def to_bytes(self) -> bytes:
+        """Deterministic: equal weights give equal bytes, so a hash of them is their identity."""
+        return pack({"state": self.state, "context": torch.from_numpy(self.context)})
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Inverse of `to_bytes`.
+
+        Raises:
+            CorruptedData: the bytes are truncated, altered, or something else.
+        """
+        tree = unpack(data)
+        try:
+            return cls(tree["state"], tree["context"].numpy())
+        except (KeyError, TypeError, AttributeError) as error:
+            raise CorruptedData(f"expected policy weights, came another saved state ({error})") from error

@@ -1,0 +1,1 @@
+"""The offline trainer: meta-training and the study of the paper."""

@@ -1,0 +1,252 @@
+"""Meta-training (paper, Algorithm 1), one epoch at a time.
+
+An epoch is a function of (state, seed, epoch number): every random draw of epoch e comes from generators seeded by
+(seed, e), so a run resumed at an epoch's end goes on to the same result as one that was never stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mier import sac
+from mier.adaptation import infer_context, meta_loss
+from mier.agent import Agent
+from mier.replay_buffer import ReplayBuffer
+from mier.types import EnvSpec, Transitions
+from mier_envs.families import FAMILIES, Task
+from mier_trainer.rollout import collect, flatten_episodes
+from mier_trainer.runs import Run
+
+_NORMALIZER_ROWS = 20_000
+_CONTEXT_NORM_RATE = 0.1
+
+
+@dataclass
+class MetaTrainer:
+    """Networks, optimisers and replay of one run; `epoch` moves it, `state_dict` carries it."""
+
+    run: Run
+    seed: int
+    agent: Agent
+    sac_state: sac.SacState
+    model_optimizer: torch.optim.Adam
+    tasks: list[Task]
+    before: ReplayBuffer
+    """Data gathered before adaptation: the only source of adaptation batches."""
+    everything: ReplayBuffer
+    epochs_done: int = 0
+    environment_steps: int = 0
+
+    @staticmethod
+    def start(run: Run, seed: int, device: torch.device) -> MetaTrainer:
+        family = FAMILIES[run.family]
+        spec = EnvSpec.from_json(family.spec_json())
+        tasks = family.train_tasks(seed)
+        torch.manual_seed(seed)
+        agent = Agent.build(spec, run.configuration, len(tasks))
+        for module in agent.modules().values():
+            module.to(device)
+        trained = [p for p in agent.model.parameters() if p.requires_grad]
+        capacity = run.training.buffer_capacity
+        return MetaTrainer(
+            run,
+            seed,
+            agent,
+            sac.SacState.start(spec, agent.policy, agent.critic, run.configuration.sac),
+            torch.optim.Adam(trained, lr=run.training.model_learning_rate, fused=True),
+            tasks,
+            ReplayBuffer(spec, len(tasks), capacity, device),
+            ReplayBuffer(spec, len(tasks), capacity, device),
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return self.agent.model.prior_context.device
+
+    def epoch(self, on_step: Callable[[int], None]) -> dict[str, float]:
+        """Collect, then train; returns mean metrics. `on_step` hears of every model step."""
+        draw = EpochRandom.of(self.seed, self.epochs_done)
+        metrics = self._collect(draw)
+        self._fit_normalizers(draw)
+        metrics |= self._train(draw, on_step)
+        self.epochs_done += 1
+        return metrics
+
+    def _collect(self, draw: EpochRandom) -> dict[str, float]:
+        training, family = self.run.training, FAMILIES[self.run.family]
+        chosen = draw.numpy.choice(len(self.tasks), training.tasks_per_epoch, replace=False)
+        returns = {}
+        for stage, episodes in (("prior", training.prior_episodes), ("adapted", training.adapted_episodes)):
+            rows = [int(t) for t in chosen for _ in range(episodes)]
+            contexts = self.contexts(rows) if stage == "adapted" else self._prior(rows)
+            gathered = collect(
+                family,
+                [self.tasks[t] for t in rows],
+                self.agent.policy,
+                contexts,
+                rng=draw.numpy,
+                generator=draw.torch,
+            )
+            for task in chosen:
+                data = flatten_episodes(gathered.rows(torch.tensor([i for i, t in enumerate(rows) if t == task])))
+                self.everything.add(int(task), data)
+                if stage == "prior":
+                    self.before.add(int(task), data)
+            self.environment_steps += gathered.size
+            returns[f"return_{stage}"] = gathered.reward.sum(-1).mean().item()
+        return returns
+
+    def _prior(self, rows: list[int]) -> Tensor:
+        return self.agent.prior_context.expand(len(rows), -1)
+
+    def contexts(self, tasks: list[int]) -> Tensor:
+        """[len(tasks), context_dim]: each task's context from its latest prior episodes, as a test task would get."""
+        adapt, window = (
+            self.run.configuration.adapt,
+            self.run.training.prior_episodes * self.agent.spec.horizon_steps,
+        )
+        found: dict[int, Tensor] = {}
+        for task in tasks:
+            if task not in found:
+                latest = self.before.contents(task).rows(slice(-window, None))
+                found[task] = infer_context(self.agent.model, latest, adapt, later_steps=adapt.later_steps).detach()
+        return torch.stack([found[task] for task in tasks])
+
+    def _fit_normalizers(self, draw: EpochRandom) -> None:
+        agent, filled = self.agent, self.everything.filled_tasks
+        if self.epochs_done < self.run.training.normalizer_epochs:
+            rate = 1.0 / (1.0 + self.epochs_done)
+            sample = self.everything.sample(filled, _NORMALIZER_ROWS // len(filled), draw.torch)
+            rows = flatten_episodes(sample)
+            for module in (agent.model, agent.policy, agent.critic):
+                module.observation_norm.fit(rows.observation, rate=rate)
+            target = torch.cat([rows.reward[:, None], rows.next_observation - rows.observation], -1)
+            agent.model.target_norm.fit(target[:, : agent.model.target_dim], rate=rate)
+        contexts = self.contexts([int(t) for t in filled[-32:]])
+        # One scale for all entries: an entry that no training task moves must not be blown up to unit variance.
+        mean, scale = contexts.mean(0), (contexts - contexts.mean(0)).square().mean().sqrt().clamp_min(1e-2)
+        rate = _CONTEXT_NORM_RATE if self.epochs_done else 1.0
+        for norm in (
+            agent.policy.context_norm,
+            agent.critic.context_norm,
+            self.sac_state.target_critic.context_norm,
+        ):
+            norm.mean.lerp_(mean, rate)
+            norm.std.lerp_(scale.expand_as(norm.std), rate)
+        self.sac_state.target_critic.observation_norm.load_state_dict(agent.critic.observation_norm.state_dict())
+
+    def _train(self, draw: EpochRandom, on_step: Callable[[int], None]) -> dict[str, float]:
+        training, adapt = self.run.training, self.run.configuration.adapt
+        model, filled = self.agent.model, self.before.filled_tasks
+        trained = [p for group in self.model_optimizer.param_groups for p in group["params"]]
+        sums: dict[str, Tensor] = {}
+        for step in range(training.model_steps):
+            tasks = filled[torch.randint(len(filled), (training.meta_batch_tasks,), generator=draw.torch)]
+            adaptation = self.before.sample(tasks, training.adaptation_rows, draw.torch)
+            evaluation = self.everything.sample(tasks, training.evaluation_rows, draw.torch)
+            loss, metrics, context = meta_loss(model, adaptation, evaluation, adapt)
+            self.model_optimizer.zero_grad()
+            loss.backward()
+            metrics["gradient_norm"] = torch.nn.utils.clip_grad_norm_(trained, training.gradient_clip)
+            self.model_optimizer.step()
+            rows = context.repeat_interleave(training.evaluation_rows, 0)
+            for repeat in range(training.sac_steps_per_model_step):
+                if repeat:
+                    evaluation = self.everything.sample(tasks, training.evaluation_rows, draw.torch)
+                noise = sac.SacNoise.draw(len(rows), self.agent.spec.action_dim, draw.torch)
+                noise = sac.SacNoise(*(n.to(self.device) for n in noise))
+                result = sac.update(self.sac_state, flatten_episodes(evaluation), rows, noise)
+            for name, value in (metrics | result._asdict()).items():
+                sums[name] = sums.get(name, torch.zeros((), device=self.device)) + value.detach()
+            on_step(step)
+        return {name: (total / training.model_steps).item() for name, total in sums.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything the next epoch depends on, as nested dictionaries of tensors and numbers."""
+        return {
+            "model": self.agent.model.state_dict(),
+            "model_optimizer": self.model_optimizer.state_dict(),
+            "sac": self.sac_state.state_dict(),
+            "before": self.before.state_dict(),
+            "everything": self.everything.state_dict(),
+            "epochs_done": self.epochs_done,
+            "environment_steps": self.environment_steps,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.agent.model.load_state_dict(state["model"])
+        self.model_optimizer.load_state_dict(state["model_optimizer"])
+        self.sac_state.load_state_dict(state["sac"])
+        self.before.load_state_dict(state["before"])
+        self.everything.load_state_dict(state["everything"])
+        self.epochs_done = state["epochs_done"]
+        self.environment_steps = state["environment_steps"]
+
+
+@dataclass(frozen=True)
+class EpochRandom:
+    """All randomness of one epoch."""
+
+    numpy: np.random.Generator
+    torch: torch.Generator
+
+    @staticmethod
+    def of(seed: int, epoch: int) -> EpochRandom:
+        sequence = np.random.SeedSequence([seed, epoch])
+        return EpochRandom(
+            np.random.default_rng(sequence),
+            torch.Generator().manual_seed(int(sequence.generate_state(2, np.uint64)[1] >> 1)),
+        )
+
+
+def adapted_returns(
+    agent: Agent, family_name: str, tasks: list[Task], *, prior_episodes: int, episodes: int, seed: int
+) -> list[dict[str, Any]]:
+    """Each task's mean deterministic return before and after context adaptation, as a test task would go.
+
+    Two exploring trajectories under the prior context, one adaptation, then `episodes` under each context.
+    """
+    family, draw = FAMILIES[family_name], EpochRandom.of(seed, 0)
+    device = agent.model.prior_context.device
+    prior = agent.prior_context.expand(len(tasks) * prior_episodes, -1)
+    rows = [t for t in tasks for _ in range(prior_episodes)]
+    gathered = collect(family, rows, agent.policy, prior, rng=draw.numpy, generator=draw.torch)
+    adaptations = [
+        agent.adapt(flatten_episodes(gathered.rows(slice(i * prior_episodes, (i + 1) * prior_episodes))))
+        for i in range(len(tasks))
+    ]
+    contexts = torch.stack([torch.from_numpy(a.context) for a in adaptations]).to(device)
+    returns = {}
+    for arm, z in (("unadapted", agent.prior_context.expand(len(tasks), -1)), ("context_adapted", contexts)):
+        many = [t for t in tasks for _ in range(episodes)]
+        played = collect(
+            family,
+            many,
+            agent.policy,
+            z.repeat_interleave(episodes, 0),
+            rng=np.random.default_rng(seed),
+            generator=None,
+        )
+        returns[arm] = played.reward.sum(-1).view(len(tasks), episodes).mean(-1)
+    return [
+        {
+            "task": task.name,
+            "unadapted": returns["unadapted"][i].item(),
+            "context_adapted": returns["context_adapted"][i].item(),
+            "nll_before": adaptations[i].nll_before,
+            "nll_after": adaptations[i].nll_after,
+            "context": [round(float(c), 4) for c in adaptations[i].context],
+        }
+        for i, task in enumerate(tasks)
+    ]
+
+
+def latest_transitions(trainer: MetaTrainer, task: int, count: int) -> Transitions:
+    """A task's most recent transitions, oldest first."""
+    return trainer.everything.contents(task).rows(slice(-count, None))

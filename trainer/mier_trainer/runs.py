@@ -1,0 +1,134 @@
+"""The named training runs: family, variant of the algorithm, scale."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mier.config import (
+    AdaptConfig,
+    AdaptMethod,
+    Conditioning,
+    Configuration,
+    FineTuneConfig,
+    ModelConfig,
+    SacConfig,
+)
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Scale of a meta-training run (ALGORITHM section 3; paper, appendix A)."""
+
+    epochs: int = 200
+    tasks_per_epoch: int = 5
+    prior_episodes: int = 2
+    """Per task and epoch, under the prior context: adaptation data, and evaluation data as well."""
+    adapted_episodes: int = 3
+    """Per task and epoch, under the adapted context: evaluation data only."""
+    model_steps: int = 250
+    """Per epoch."""
+    sac_steps_per_model_step: int = 2
+    meta_batch_tasks: int = 6
+    adaptation_rows: int = 128
+    evaluation_rows: int = 64
+    model_learning_rate: float = 1e-3
+    gradient_clip: float = 10.0
+    normalizer_epochs: int = 40
+    """Input and target statistics follow the data for so long, then stand still."""
+    evaluate_every_epochs: int = 10
+    save_every_epochs: int = 10
+    buffer_capacity: int = 30_000
+    """Transitions kept per task."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One entry of `mier-train list`."""
+
+    name: str
+    summary: str
+    family: str
+    configuration: Configuration
+    training: TrainingConfig
+
+
+# The paper's own form: concatenation, two second-order gradient steps of fixed rate, no warm start.
+_PAPER = Configuration(
+    name="paper",
+    model=ModelConfig(),
+    adapt=AdaptConfig(),
+    finetune=FineTuneConfig(critic_only_updates=0, warm_start=False),
+)
+
+_LINEAR_HEAD = Configuration(
+    name="linear-head",
+    model=ModelConfig(
+        context_dim=5,
+        conditioning=Conditioning.LINEAR_HEAD,
+        next_observation_input=True,
+        log_var_min=-7.0,
+        trained_prior=False,
+    ),
+    adapt=AdaptConfig(method=AdaptMethod.CLOSED_FORM, context_penalty=0.0),
+    finetune=FineTuneConfig(),
+)
+
+_GATED = Configuration(
+    name="film-gate",
+    model=ModelConfig(
+        context_dim=10, conditioning=Conditioning.FILM, action_gate=True, log_var_min=-8.0, trained_prior=True
+    ),
+    adapt=AdaptConfig(method=AdaptMethod.GAUSS_NEWTON, learned_rate=True, context_penalty=0.001),
+    sac=SacConfig(),
+    finetune=FineTuneConfig(model_steps=100),
+)
+
+_PAPER_NEGATED = Configuration(
+    name="paper",
+    model=ModelConfig(context_dim=10),
+    adapt=AdaptConfig(),
+    finetune=FineTuneConfig(critic_only_updates=0, warm_start=False, model_steps=100),
+)
+
+_SECOND_ORDER = TrainingConfig(
+    meta_batch_tasks=5,
+    adaptation_rows=96,
+    evaluation_rows=80,
+    model_steps=150,
+    sac_steps_per_model_step=3,
+    buffer_capacity=100_000,
+)
+
+RUNS: dict[str, Run] = {
+    run.name: run
+    for run in (
+        Run(
+            "cheetah-vel-ood",
+            "target speeds U(0,1), linear head in closed form",
+            "cheetah-vel-ood",
+            _LINEAR_HEAD,
+            TrainingConfig(),
+        ),
+        Run(
+            "cheetah-vel-ood-paper",
+            "target speeds U(0,1), the paper's form",
+            "cheetah-vel-ood",
+            _PAPER,
+            TrainingConfig(),
+        ),
+        Run(
+            "cheetah-negated",
+            "three of joints 0-4 negated, FiLM with action gate",
+            "cheetah-negated",
+            _GATED,
+            _SECOND_ORDER,
+        ),
+        Run(
+            "cheetah-negated-paper",
+            "three of joints 0-4 negated, the paper's form",
+            "cheetah-negated",
+            _PAPER_NEGATED,
+            _SECOND_ORDER,
+        ),
+    )
+}

@@ -1,0 +1,67 @@
+"""Drives a meta-training run: epochs, saves, evaluations, log and progress."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mier_envs.families import FAMILIES
+from mier_trainer.meta_train import MetaTrainer, adapted_returns
+from mier_trainer.progress import progress_bar
+from mier_trainer.run_folder import RunFolder
+from mier_trainer.runs import Run
+
+_EVALUATION_SEED = 10_000
+
+
+def train(run: Run, seed: int, root: Path, device: torch.device, bf16: bool) -> MetaTrainer:
+    """Train `run` to its last epoch, from its newest save if there is one."""
+    folder = RunFolder.open(root, run.name, seed)
+    trainer = MetaTrainer.start(run, seed, device)
+    folder.describe(seed)
+    if (saved := folder.load()) is not None:
+        trainer.load_state_dict(saved)
+    folder.cut_log("epoch", trainer.epochs_done)
+    training = run.training
+    total = training.epochs * training.model_steps
+    with progress_bar(folder.path.name, total, trainer.epochs_done * training.model_steps) as advance:
+        while trainer.epochs_done < training.epochs:
+            started, before = time.perf_counter(), trainer.environment_steps
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                metrics = trainer.epoch(lambda _: advance(1, ""))
+            seconds = time.perf_counter() - started
+            row: dict[str, Any] = metrics | {
+                "epoch": trainer.epochs_done,
+                "environment_steps": trainer.environment_steps,
+                "seconds": round(seconds, 2),
+                "environment_steps_per_s": round((trainer.environment_steps - before) / seconds),
+                "updates_per_s": round(training.model_steps * training.sac_steps_per_model_step / seconds, 1),
+            }
+            last = trainer.epochs_done == training.epochs
+            if last or trainer.epochs_done % training.evaluate_every_epochs == 0:
+                row["evaluation"] = _evaluate(trainer)
+            folder.log(row)
+            if last or trainer.epochs_done % training.save_every_epochs == 0:
+                folder.save(trainer.state_dict())
+            advance(0, _note(row))
+    return trainer
+
+
+def _evaluate(trainer: MetaTrainer) -> list[dict[str, object]]:
+    family = FAMILIES[trainer.run.family]
+    some = trainer.tasks[:: max(1, len(trainer.tasks) // 10)]
+    rows = []
+    for kind, tasks in (("train", some), ("test", list(family.test_tasks))):
+        found = adapted_returns(trainer.agent, family.name, tasks, prior_episodes=2, episodes=2, seed=_EVALUATION_SEED)
+        rows += [{"kind": kind, **row} for row in found]
+    return rows
+
+
+def _note(row: dict[str, Any]) -> str:
+    return (
+        f"{row['environment_steps_per_s']} env steps/s, {row['updates_per_s']} updates/s, "
+        f"return before {row['return_prior']:.0f} after adaptation {row['return_adapted']:.0f}"
+    )
