@@ -11,8 +11,11 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from mier_trainer.bundle import bundle
 from mier_trainer.device import bf16_pays, pick_device
-from mier_trainer.runs import RUNS
+from mier_trainer.meta_train import MetaTrainer
+from mier_trainer.run_folder import RunFolder
+from mier_trainer.runs import RUNS, Run
 from mier_trainer.train_shell import train
 
 app = tyro.extras.SubcommandApp()
@@ -44,13 +47,43 @@ def run(name: RunName, seed: int = 0, runs: Path | None = None, device: str = "a
         device: auto, cpu or cuda.
         precision: auto, fp32 or bf16.
     """
-    if name not in RUNS:
-        raise SystemExit(f"unknown run '{name}'; expected one of {', '.join(RUNS)}")
+    chosen = _named(name)
     where = pick_device(device)
     # Tiny networks: a second thread costs more than it brings, and disturbs whoever shares the machine.
     torch.set_num_threads(1)
     bf16 = bf16_pays(where) if precision == "auto" else precision == "bf16"
-    train(RUNS[name], seed, runs or _default_root(), where, bf16)
+    train(chosen, seed, runs or _default_root(), where, bf16)
+
+
+@app.command(name="bundle")
+def bundle_run(
+    name: RunName, seed: int = 0, runs: Path | None = None, into: Path = Path("checkpoints"), episodes: int = 1200
+) -> None:
+    """Make the checkpoint folder of a run's newest save.
+
+    Args:
+        name: one of `mier-train list`.
+        seed: the run's seed.
+        runs: folder of runs (default $MIER_RUNS, else ./runs).
+        into: folder of checkpoints.
+        episodes: whole episodes kept for relabelling (about 10 KB each).
+    """
+    torch.set_num_threads(1)
+    folder = RunFolder.open(runs or _default_root(), name, seed)
+    saved = folder.load()
+    if saved is None:
+        raise SystemExit(
+            f"run '{name}' with seed {seed} has no save under {folder.path}; start it with: mier-train run {name}"
+        )
+    trainer = MetaTrainer.start(_named(name), seed, torch.device("cpu"))
+    trainer.load_state_dict(saved)
+    Console().print(f"wrote {bundle(trainer, folder, into, episodes)}")
+
+
+def _named(name: str) -> Run:
+    if name not in RUNS:
+        raise SystemExit(f"unknown run '{name}'; expected one of {', '.join(RUNS)}")
+    return RUNS[name]
 
 
 def main() -> None:

@@ -245,8 +245,3 @@ def adapted_returns(
         }
         for i, task in enumerate(tasks)
     ]
-
-
-def latest_transitions(trainer: MetaTrainer, task: int, count: int) -> Transitions:
-    """A task's most recent transitions, oldest first."""
-    return trainer.everything.contents(task).rows(slice(-count, None))

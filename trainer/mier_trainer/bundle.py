@@ -1,0 +1,127 @@
+"""A finished run -> a checkpoint folder: manifest, weights, relabel buffer, training curve, model card."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mier.agent import Agent
+from mier.checkpoint import BUFFER, MANIFEST, WEIGHTS, Checkpoint, CheckpointError, decode, encode
+from mier.relabel import RelabelBuffer
+from mier.types import Transitions
+from mier_envs.families import FAMILIES
+from mier_trainer.meta_train import MetaTrainer, adapted_returns
+from mier_trainer.model_card import model_card
+from mier_trainer.plots import plot_curve
+from mier_trainer.run_folder import RunFolder, read_jsonl, write_atomically
+
+CURVE = "curve.jsonl"
+_RETURNS_SEED = 20_000
+_RETURNS_EPISODES = 10
+
+
+def bundle(trainer: MetaTrainer, folder: RunFolder, into: Path, episodes: int) -> Path:
+    """Write the checkpoint of a run's newest save under `into`; returns its folder."""
+    agent = _agent(trainer)
+    buffer = select_episodes(trainer, episodes)
+    described = json.loads((folder.path / "run.json").read_text())
+    provenance: dict[str, Any] = described | {
+        "family": trainer.run.family,
+        "run": trainer.run.name,
+        "environment_steps": trainer.environment_steps,
+        "epochs": trainer.epochs_done,
+        "sac_updates": trainer.epochs_done
+        * trainer.run.training.model_steps
+        * trainer.run.training.sac_steps_per_model_step,
+        "training_seconds": round(sum(row["seconds"] for row in folder.rows())),
+        "returns": _returns(agent, trainer),
+        "returns_protocol": {
+            "prior_episodes": trainer.run.training.prior_episodes,
+            "episodes": _RETURNS_EPISODES,
+            "seed": _RETURNS_SEED,
+        },
+    }
+    path = into / trainer.run.name
+    path.mkdir(parents=True, exist_ok=True)
+    for name, data in encode(agent, buffer, trainer.run.name, provenance).items():
+        write_atomically(path / name, data)
+    rows = [_short(row) for row in folder.rows() if row["epoch"] <= trainer.epochs_done]
+    write_atomically(path / CURVE, "".join(json.dumps(row) + "\n" for row in rows).encode())
+    plot_curve(rows, trainer.run, path / "curve.png")
+    (path / "README.md").write_text(model_card(load(path)))
+    return path
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint folder.
+
+    Raises:
+        CheckpointError: it is missing, truncated or altered.
+    """
+    if not path.is_dir():
+        raise CheckpointError(
+            f"expected a checkpoint folder with {MANIFEST}, {WEIGHTS} and {BUFFER}, found none at {path}"
+        )
+    return decode({file.name: file.read_bytes() for file in path.iterdir() if file.name in (MANIFEST, WEIGHTS, BUFFER)})
+
+
+def recorded_curve(path: Path) -> list[dict[str, Any]]:
+    return read_jsonl(path / CURVE)
+
+
+def select_episodes(trainer: MetaTrainer, episodes: int) -> RelabelBuffer:
+    """About `episodes` whole episodes, evenly over tasks: half the latest (good behaviour), half spread over the whole
+    run (coverage: what early, wild policies saw is what lies outside the training tasks)."""
+    horizon = trainer.agent.spec.horizon_steps
+    filled = [int(t) for t in trainer.everything.filled_tasks]
+    each = max(2, episodes // len(filled))
+    parts, tasks = [], []
+    for task in filled:
+        rows = trainer.everything.contents(task)
+        stored = rows.size // horizon
+        latest = list(range(max(0, stored - each // 2), stored))
+        older = stored - len(latest)
+        spread = torch.linspace(0, max(older - 1, 0), min(each - len(latest), older)).long().unique().tolist()
+        for number in spread + latest:
+            parts.append(rows.rows(slice(number * horizon, (number + 1) * horizon)))
+            tasks.append(task)
+    episode = torch.arange(len(parts)).repeat_interleave(horizon)
+    return RelabelBuffer(Transitions.concatenate(parts), episode, torch.tensor(tasks))
+
+
+def _agent(trainer: MetaTrainer) -> Agent:
+    agent = trainer.agent
+    agent.log_alpha = trainer.sac_state.log_alpha.item()
+    filled = {int(t) for t in trainer.everything.filled_tasks}
+    found = trainer.contexts(sorted(filled))
+    contexts = agent.prior_context.expand(len(trainer.tasks), -1).clone()
+    contexts[sorted(filled)] = found
+    agent.training_contexts = contexts.cpu()
+    return agent
+
+
+def _returns(agent: Agent, trainer: MetaTrainer) -> dict[str, list[dict[str, Any]]]:
+    family = FAMILIES[trainer.run.family]
+    # Held-out tasks: the family's own test tasks, and some of the training tasks as the in-distribution reference.
+    tasks = {"training": trainer.tasks[: min(10, len(trainer.tasks))], "test": list(family.test_tasks)}
+    return {
+        kind: [
+            _short(row)
+            for row in adapted_returns(
+                agent, family.name, chosen, prior_episodes=2, episodes=_RETURNS_EPISODES, seed=_RETURNS_SEED
+            )
+        ]
+        for kind, chosen in tasks.items()
+    }
+
+
+def _short(value: Any) -> Any:
+    """Floats to six significant digits: a log is for reading."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {k: _short(v) for k, v in value.items()}
+    return [_short(v) for v in value] if isinstance(value, list) else value

@@ -1,0 +1,95 @@
+"""What a robot would see: two trajectories of a test task, adapt, fine-tune, act again; in process, by `mier.session`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from mier.checkpoint import Checkpoint
+from mier.config import FineTuneConfig
+from mier.session import Session
+from mier.types import Transitions
+from mier_envs.families import Family, Task
+from mier_trainer.rollout import collect, flatten_episodes
+
+_EVALUATION_SEED = 40_000
+_CHUNK_UPDATES = 250
+
+
+def evaluate_task(
+    checkpoint: Checkpoint,
+    family: Family,
+    task: Task,
+    config: FineTuneConfig,
+    *,
+    seed: int,
+    episodes: int,
+    rounds: int = 1,
+    curve_every: int = 0,
+    on_update: Callable[[int], None] = lambda updates: None,
+) -> Iterator[dict[str, Any]]:
+    """One row per evaluation episode of each arm, on initial states shared by all arms (so differences are paired).
+
+    Args:
+        seed: of the exploration, the initial states of the real trajectories and the fine-tune.
+        rounds: each further round acts with the newest policy for two more trajectories, adapts and fine-tunes again.
+        curve_every: also evaluate every so many updates, as arm 'curve'; 0 for not at all.
+    """
+    session = Session(checkpoint, seed)
+    rng = np.random.default_rng([seed, 1])
+    real_steps = 0
+    facts: dict[str, Any] = {"task": task.name, "target": task.target, "seed": seed}
+
+    def rows(arm: str, **extra: Any) -> Iterator[dict[str, Any]]:
+        played = _play(session, family, [task] * episodes, np.random.default_rng(_EVALUATION_SEED), None)
+        for i, value in enumerate(played.reward.sum(-1).tolist()):
+            yield facts | {"arm": arm, "episode": i, "return": round(value, 3), "real_steps": real_steps} | extra
+
+    yield from rows("unadapted", round=0)
+    for number in range(1, rounds + 1):
+        generator = torch.Generator().manual_seed(1000 * seed + number)
+        real = flatten_episodes(_play(session, family, [task] * 2, rng, generator))
+        session.observe(real)
+        real_steps += real.size
+        started = time.perf_counter()
+        found = session.adapt()
+        nlls: dict[str, Any] = {
+            "nll_before": round(found.nll_before, 4),
+            "nll_after": round(found.nll_after, 4),
+            "ood_score": round(found.ood_score, 3),
+            "adapt_s": round(time.perf_counter() - started, 4),
+        }
+        if number == 1:
+            yield from rows("context_adapted", round=number, **nlls)
+        started = time.perf_counter()
+        tuned = session.start_finetune(config, seed=seed)
+        nlls["nll_model"] = round(tuned.heldout_nll, 4)
+        while not tuned.done:
+            metrics = tuned.run(_CHUNK_UPDATES)
+            on_update(_CHUNK_UPDATES)
+            if curve_every and metrics.updates_done % curve_every == 0 and not tuned.done:
+                trial = Session(checkpoint, seed)
+                trial.publish(tuned)
+                played = _play(trial, family, [task] * 3, np.random.default_rng(_EVALUATION_SEED), None)
+                yield facts | {
+                    "arm": "curve",
+                    "round": number,
+                    "updates": metrics.updates_done,
+                    "return": round(played.reward.sum(-1).mean().item(), 3),
+                }
+        seconds = time.perf_counter() - started
+        session.publish(tuned)
+        yield from rows("finetuned", round=number, updates=config.updates, seconds=round(seconds, 2), **nlls)
+
+
+def _play(
+    session: Session, family: Family, tasks: list[Task], rng: np.random.Generator, generator: torch.Generator | None
+) -> Transitions:
+    weights = session.active.weights
+    contexts = torch.from_numpy(weights.context).expand(len(tasks), -1)
+    policy = weights.load_policy(session.checkpoint.agent)
+    return collect(family, tasks, policy, contexts, rng=rng, generator=generator)

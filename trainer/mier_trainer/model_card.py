@@ -1,0 +1,64 @@
+"""The model card of a checkpoint, generated from its manifest: nothing in it is written by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mier.checkpoint import Checkpoint
+
+_LIMITS = (
+    "Trained and evaluated in simulation only (MuJoCo HalfCheetah); nothing here was run on a robot. "
+    "It moves machines but is no safety system: limits, watchdogs and an emergency stop belong on the robot. "
+    "Out of distribution, context adaptation alone falls short of fine-tuning; read the rows marked *test* below. "
+    "One training seed."
+)
+
+
+def model_card(checkpoint: Checkpoint) -> str:
+    """Markdown."""
+    m, agent = checkpoint.manifest, checkpoint.agent
+    c = agent.configuration
+    buffer = checkpoint.relabel_buffer
+    parameters = {name: sum(p.numel() for p in module.parameters()) for name, module in agent.modules().items()}
+    lines = [
+        f"# Checkpoint `{checkpoint.name}`",
+        "",
+        f"Meta-trained with `{m['command']}` on {m['environment_steps']:,} environment steps "
+        f"({m['epochs']} epochs, {m['sac_updates']:,} SAC updates, {m['training_seconds'] / 60:.0f} min on {m['hardware']}).",
+        "",
+        "![training curve](curve.png)",
+        "",
+        "| what | value |",
+        "|---|---|",
+        f"| family | {m['family']} ({m['training_tasks']} training tasks) |",
+        f"| environment | {agent.spec.id}: {agent.spec.observation_dim} observations, {agent.spec.action_dim} actions, "
+        f"{agent.spec.dt_s} s a step, horizon {agent.spec.horizon_steps} |",
+        f"| variant | {c.name}: {c.model.conditioning} conditioning, {c.adapt.method} adaptation, "
+        f"{c.model.context_dim} context dims{', action gate' if c.model.action_gate else ''} |",
+        f"| parameters | {', '.join(f'{name} {count:,}' for name, count in parameters.items())} |",
+        f"| relabel buffer | {len(buffer.task):,} episodes, {buffer.size:,} transitions, float16 |",
+        f"| seed | {m['seed']} |",
+        f"| versions | {', '.join(f'{k} {v}' for k, v in m['versions'].items())} |",
+        f"| hash | `{checkpoint.hash}` |",
+        "",
+        "## Returns by context adaptation alone",
+        "",
+        f"{m['returns_protocol']['prior_episodes']} exploring trajectories, one adaptation, "
+        f"{m['returns_protocol']['episodes']} deterministic episodes (seed {m['returns_protocol']['seed']}). "
+        "Held-out NLL is of the model, before and after adaptation.",
+        "",
+        "| task | kind | unadapted | context-adapted | NLL before | NLL after |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [_row(kind, row) for kind, rows in m["returns"].items() for row in rows]
+    return "\n".join([*lines, "", "## Limits", "", _LIMITS, ""])
+
+
+def _row(kind: str, row: dict[str, Any]) -> str:
+    numbers = (row[key] for key in ("unadapted", "context_adapted"))
+    nlls = (row[key] for key in ("nll_before", "nll_after"))
+    return (
+        f"| {row['task']} | {kind} | "
+        + " | ".join([*(f"{n:.1f}" for n in numbers), *(f"{n:.2f}" for n in nlls)])
+        + " |"
+    )
