@@ -16,6 +16,9 @@ from mier_client.errors import FieldViolation, MierError, Problem
 from mier_proto.convert import decode
 from mier_proto.v1 import adaptation_pb2 as pb
 
+_DOMAIN = "mier"
+_TYPE_PREFIX = "urn:problem-type:mier:"
+"""What HTTP's problems are called in full; gRPC sends the reason alone."""
 _KINDS: dict[grpc.StatusCode, type[MierError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidRequest,
     grpc.StatusCode.OUT_OF_RANGE: errors.InvalidRequest,
@@ -36,8 +39,9 @@ def error_from_rpc(error: grpc.RpcError) -> MierError:
     """The typed error of a call that failed; keeps the service's words, if it was the service that spoke."""
     rpc = cast(grpc.Call, error)  # what a stub raises is both, which its published types cannot say
     code, status = rpc.code(), rpc_status.from_call(rpc)
-    if status is None:
-        status = status_pb2.Status(message=rpc.details() or "")
+    if status is None:  # not the service's words but the channel's
+        reason = "UNREACHABLE" if code is grpc.StatusCode.UNAVAILABLE else code.name
+        return _error(code, Problem(reason, rpc.details() or "", request_id=_request_id(rpc)))
     return _error(code, _problem(status, code.name, _request_id(rpc)))
 
 
@@ -162,7 +166,7 @@ def _error(code: grpc.StatusCode, problem: Problem) -> MierError:
 
 
 def _problem(status: status_pb2.Status, code_name: str, request_id: str | None) -> Problem:
-    reason = code_name
+    reason, type_uri = code_name, "about:blank"
     violations: list[FieldViolation] = []
     retry_after_s = None
     for detail in status.details:
@@ -170,6 +174,8 @@ def _problem(status: status_pb2.Status, code_name: str, request_id: str | None) 
         retry, request = error_details_pb2.RetryInfo(), error_details_pb2.RequestInfo()
         if detail.Unpack(info):
             reason = info.reason
+            if info.domain == _DOMAIN:
+                type_uri = _TYPE_PREFIX + reason.lower().replace("_", "-")
             request_id = request_id or info.metadata.get("request_id")
         elif detail.Unpack(bad_request):
             violations += [FieldViolation(v.field, v.description) for v in bad_request.field_violations]
@@ -180,6 +186,7 @@ def _problem(status: status_pb2.Status, code_name: str, request_id: str | None) 
     return Problem(
         reason=reason,
         detail=status.message,
+        type=type_uri,
         request_id=request_id,
         violations=tuple(violations),
         retry_after_s=retry_after_s,

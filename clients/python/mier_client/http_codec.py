@@ -40,6 +40,11 @@ def error_from_response(response: httpx.Response) -> MierError:
     return kind(problem)
 
 
+def error_from_event(body: Json) -> MierError:
+    """The typed error of a stream that the service ended early: its caller may take it up again."""
+    return errors.Unavailable(Problem(str(body.get("reason", "UNKNOWN")), str(body.get("detail", ""))))
+
+
 def session(body: Json) -> values.Session:
     return values.Session(
         id=body["id"],
@@ -155,8 +160,8 @@ def _problem(response: httpx.Response) -> Problem:
         type=str(body.get("type", "about:blank")),
         request_id=body.get("request_id") or response.headers.get("x-request-id"),
         violations=tuple(
-            FieldViolation(str(entry.get("field", "")), str(entry.get("description", "")))
-            for entry in body.get("violations") or ()
+            FieldViolation(str(entry.get("field", "")), str(entry.get("detail", "")))
+            for entry in body.get("errors") or ()
         ),
         retry_after_s=_seconds(response.headers.get("retry-after")),
     )

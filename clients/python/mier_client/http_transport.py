@@ -102,7 +102,9 @@ class HttpTransport:
             if response.is_error:
                 response.read()
                 raise codec.error_from_response(response)
-            for data in _event_data(response.iter_lines(), deadline):
+            for event, data in _events(response.iter_lines(), deadline):
+                if event == "problem":
+                    raise codec.error_from_event(json.loads(data))
                 yield codec.operation(json.loads(data))
 
     def act(self, session_id: str, observation: FloatArray, query: ActQuery, timeout_s: float) -> Acted:
@@ -166,17 +168,21 @@ def _segment(identifier: str) -> str:
     return quote(identifier, safe="")
 
 
-def _event_data(lines: Iterable[str], deadline: float) -> Iterator[str]:
-    """The data of each server-sent event (its `data:` lines joined); comments only show that the peer lives."""
-    data: list[str] = []
+def _events(lines: Iterable[str], deadline: float) -> Iterator[tuple[str, str]]:
+    """Name and data (its `data:` lines joined) of each server-sent event; comments only show that the peer lives."""
+    name, data = "message", list[str]()
     for line in lines:
         if time.monotonic() >= deadline:
             raise DeadlineExceeded(Problem("DEADLINE_EXCEEDED", "the operation was not final in time"))
-        if line.startswith("data:"):
-            data.append(line.removeprefix("data:").removeprefix(" "))
-        elif not line and data:
-            yield "\n".join(data)
-            data = []
+        key, _, value = line.partition(":")
+        if key == "event":
+            name = value.removeprefix(" ")
+        elif key == "data":
+            data.append(value.removeprefix(" "))
+        elif not line:
+            if data:
+                yield name, "\n".join(data)
+            name, data = "message", []
 
 
 def _page_query(page: Page) -> dict[str, str]:

@@ -1,0 +1,232 @@
+"""One robot's day with a task nobody trained for: act, report, adapt, fine-tune, act again.
+
+Stages (each evaluated on deterministic episodes from the same starting states):
+    unadapted         version 1, the checkpoint's prior context
+    context_adapted   after `adapt` on 2 exploring episodes
+    finetuned         after each round's fine-tune
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from threading import Event, Lock
+from typing import Protocol
+
+import numpy as np
+
+from mier_client import Client, EnvironmentSpec, HealthyRange, OperationState, Session, Varies
+from mier_envs.families import Family, Task
+from mier_mujoco.episodes import Chosen, Episode, FloatArray, Purpose, run_episode, starting_seed
+from mier_mujoco.rows import Round, Stage, TaskResult
+
+EPISODES_PER_ROUND = 2
+"""Real trajectories that each round is allowed (the paper's test time)."""
+
+
+class Stopped(Exception):
+    """The evaluation was told to stop."""
+
+
+class Progress(Protocol):
+    """What a robot tells while it works."""
+
+    def phase(self, name: str, total: int) -> None:
+        """A phase of `total` parts begins."""
+
+    def advance(self, parts: int) -> None:
+        """So many parts of it are done now, counted from its begin."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How each task is run."""
+
+    checkpoint: str
+    seed: int
+    rounds: int
+    episodes: int
+    updates: int | None
+
+
+@dataclass
+class OpenSessions:
+    """Ids of the sessions that robots have open: what is left to tidy up when an evaluation breaks off."""
+
+    ids: set[str] = field(default_factory=set)
+    lock: Lock = field(default_factory=Lock)
+
+    def add(self, session_id: str) -> None:
+        with self.lock:
+            self.ids.add(session_id)
+
+    def discard(self, session_id: str) -> None:
+        with self.lock:
+            self.ids.discard(session_id)
+
+    def all(self) -> tuple[str, ...]:
+        with self.lock:
+            return tuple(self.ids)
+
+
+def run_task(
+    client: Client, family: Family, task: Task, plan: Plan, progress: Progress, stop: Event, sessions: OpenSessions
+) -> TaskResult:
+    """Runs the whole programme on a session of its own, which is deleted at the end."""
+    session = client.create_session(plan.checkpoint, seed=plan.seed, expected_environment=expected_environment(family))
+    sessions.add(session.id)
+    try:
+        return _Robot(client, family, task, plan, progress, stop, session).run()
+    finally:
+        if not stop.is_set():
+            client.delete_session(session.id)
+            sessions.discard(session.id)
+
+
+def expected_environment(family: Family) -> EnvironmentSpec:
+    """The robot's own environment, as the contract names it: a checkpoint for another one is refused."""
+    spec = family.spec_json()
+    return EnvironmentSpec(
+        id=spec["id"],
+        observation_names=tuple(spec["observation_names"]),
+        action_names=tuple(spec["action_names"]),
+        action_low=tuple(spec["action_low"]),
+        action_high=tuple(spec["action_high"]),
+        dt_s=spec["dt_s"],
+        horizon_steps=spec["horizon_steps"],
+        varies=Varies(spec["varies"]),
+        healthy_ranges=tuple(HealthyRange(r["index"], r["low"], r["high"]) for r in spec["healthy_ranges"]),
+    )
+
+
+class _Robot:
+    def __init__(
+        self,
+        client: Client,
+        family: Family,
+        task: Task,
+        plan: Plan,
+        progress: Progress,
+        stop: Event,
+        session: Session,
+    ) -> None:
+        self._client, self._plan, self._progress, self._stop = client, plan, progress, stop
+        self._session = session
+        self._environment = family.make(task)
+        self._collected = 0
+        self._act_s: list[float] = []
+
+    def run(self) -> TaskResult:
+        try:
+            unadapted = self._evaluate("unadapted")
+            rounds: list[Round] = []
+            context_adapted: Stage | None = None
+            for number in range(1, self._plan.rounds + 1):
+                label = f"round {number}: " if self._plan.rounds > 1 else ""
+                returns = self._collect(label)
+                self._progress.phase(f"{label}adapting", 1)
+                adapted = self._client.adapt(self._session.id)
+                self._progress.advance(1)
+                if context_adapted is None:
+                    context_adapted = self._evaluate("context-adapted")
+                updates, seconds = self._finetune(label, number)
+                found = adapted.model_context
+                rounds.append(
+                    Round(
+                        collected_returns=returns,
+                        transitions_used=found.transitions_used,
+                        heldout_nll_before=found.heldout_nll_before,
+                        heldout_nll_after=found.heldout_nll_after,
+                        ood_score=found.ood_score,
+                        adapt_ms=adapted.elapsed_ms,
+                        finetune_updates=updates,
+                        finetune_seconds=seconds,
+                        finetuned=self._evaluate(f"{label}fine-tuned"),
+                    )
+                )
+            assert context_adapted is not None, "a plan has at least one round"
+            return TaskResult(
+                unadapted, context_adapted, tuple(rounds), self._session.checkpoint_hash, tuple(self._act_s)
+            )
+        finally:
+            self._environment.close()
+
+    def _collect(self, label: str) -> tuple[float, ...]:
+        """Two exploring episodes, submitted as they end."""
+        horizon = self._session.environment.horizon_steps
+        self._progress.phase(f"{label}exploring", EPISODES_PER_ROUND * horizon)
+        returns, done = [], 0
+        for _ in range(EPISODES_PER_ROUND):
+            episode = self._episode(Purpose.COLLECT, self._collected, self._collected, done)
+            self._client.submit_transitions(
+                self._session.id,
+                episode=self._collected,
+                first_step=0,
+                observation=episode.observation,
+                action=episode.action,
+                reward=episode.reward,
+                next_observation=episode.next_observation,
+                terminated=episode.terminated,
+                truncated=episode.truncated,
+                policy_version=episode.policy_version,
+            )
+            self._collected += 1
+            done += len(episode.reward)
+            returns.append(episode.episode_return)
+        return tuple(returns)
+
+    def _evaluate(self, stage: str) -> Stage:
+        horizon = self._session.environment.horizon_steps
+        self._progress.phase(f"evaluating {stage}", self._plan.episodes * horizon)
+        returns, done, versions = [], 0, set[int]()
+        for index in range(self._plan.episodes):
+            episode = self._episode(Purpose.EVALUATE, index, index, done)
+            returns.append(episode.episode_return)
+            versions.update(episode.policy_version)
+            done += len(episode.reward)
+        if len(versions) != 1:
+            raise RuntimeError(f"stage {stage}: expected one policy version throughout, got {sorted(versions)}")
+        return Stage(versions.pop(), tuple(returns))
+
+    def _finetune(self, label: str, number: int) -> tuple[int, float]:
+        """Fine-tunes in the background and waits; the updates made, and the seconds it took."""
+        started = time.monotonic()
+        operation = self._client.finetune(
+            self._session.id, updates=self._plan.updates, seed=self._plan.seed + 1000 * (number - 1)
+        )
+        self._progress.phase(f"{label}fine-tuning (waiting for a worker)", 1)
+        total = 0
+        for state in self._client.watch_operation(operation.id):
+            self._check_stop()
+            if state.state is not OperationState.QUEUED and state.updates_total != total:
+                total = state.updates_total
+                self._progress.phase(f"{label}fine-tuning by relabelling", total)
+            self._progress.advance(state.updates_done)
+        finished = self._client.wait_operation(operation.id)
+        return finished.updates_done, time.monotonic() - started
+
+    def _episode(self, purpose: Purpose, index: int, episode: int, done: int) -> Episode:
+        def on_step() -> None:
+            nonlocal done
+            done += 1
+            self._progress.advance(done)
+            self._check_stop()
+
+        result = run_episode(
+            self._environment,
+            self._act,
+            environment_seed=starting_seed(self._plan.seed, purpose, index),
+            episode=episode,
+            deterministic=purpose is Purpose.EVALUATE,
+            on_step=on_step,
+        )
+        self._act_s.extend(result.act_s)
+        return result
+
+    def _act(self, observation: FloatArray, episode: int, step: int, deterministic: bool) -> Chosen:
+        acted = self._client.act(self._session.id, observation, deterministic=deterministic, episode=episode, step=step)
+        return Chosen(np.asarray(acted.action), acted.policy_version)
+
+    def _check_stop(self) -> None:
+        if self._stop.is_set():
+            raise Stopped
