@@ -1,0 +1,96 @@
+"""The demo: a service on the bundled checkpoint, robots with tasks that nobody trained for, a table and a plot.
+
+Starts everything it needs and leaves nothing running, also when it is interrupted or fails.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Literal
+
+import tyro
+from rich.console import Console
+
+from mier_client import MierError
+from mier_mujoco.__main__ import run
+from mier_mujoco.robot import EPISODES_PER_ROUND
+from mier_mujoco.server_process import running_server
+from mier_mujoco.settings import Settings
+
+_READY_WITHIN_S = 90.0
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Shows adaptation end to end: starts a service, evaluates against it, stops it."""
+
+    task: str = "cheetah-vel-ood"
+    """Family of tasks, and the checkpoint of that name."""
+    targets: str = ""
+    """As for mier-eval. Empty: all test tasks."""
+    updates: int = 4000
+    """Fine-tune budget of each task in gradient updates: small enough for a demo, less than a checkpoint's own."""
+    episodes: int = 4
+    """Deterministic episodes that evaluate each stage."""
+    seed: int = 0
+    """Of everything random."""
+    transport: Literal["grpc", "http"] = "grpc"
+    """How the robots talk to the service."""
+    workers: int = 0
+    """Processes of the service that fine-tune. 0: one per core, at most 4."""
+    out: Path = Path("out/demo")
+    """Folder for results.json and return_vs_target.png."""
+
+
+def main() -> None:
+    """The command line."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    console = Console()
+    try:
+        demo = tyro.cli(Demo, prog="mier_mujoco.demo", description=Demo.__doc__)
+        _show(demo, console)
+    except (ValueError, RuntimeError, MierError) as error:
+        console.print(f"demo: {error}", style="red", highlight=False, markup=False)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        console.print("demo: interrupted; everything it started is stopped")
+        sys.exit(130)
+
+
+def _show(demo: Demo, console: Console) -> None:
+    started = time.monotonic()
+    workers = demo.workers or min(os.cpu_count() or 1, 4)
+    console.print(
+        f"[bold]{demo.task}[/bold]: {EPISODES_PER_ROUND} trajectories of real data per task, then a fine-tune of "
+        f"{demo.updates} gradient updates by relabelling; {demo.episodes} episodes per stage and task"
+    )
+    with running_server(("--finetune-workers", str(workers)), ready_within_s=_READY_WITHIN_S) as address:
+        console.print(f"service at {address.grpc} and {address.http}", highlight=False)
+        settings = Settings(
+            task=demo.task,
+            targets=demo.targets,
+            server=address.grpc if demo.transport == "grpc" else address.http,
+            transport=demo.transport,
+            seed=demo.seed,
+            episodes=demo.episodes,
+            updates=demo.updates,
+            parallel=workers + 1,
+            out=demo.out,
+        )
+        run(settings, console)
+    console.print(f"done in {time.monotonic() - started:.0f} s; the service is stopped")
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()
