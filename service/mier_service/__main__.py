@@ -1,0 +1,46 @@
+"""`mier-serve`: the service as a command."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+
+import uvloop
+from pydantic import ValidationError
+
+from mier_service.config import ServeConfig
+from mier_service.logs import configure_logs
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Serves until SIGTERM or SIGINT; then drains and exits with 0."""
+    try:
+        config = ServeConfig(_cli_parse_args=sys.argv[1:] if arguments is None else arguments)
+    except ValidationError as error:
+        for item in error.errors(include_url=False):
+            flag = "--" + "-".join(str(part) for part in item["loc"]).replace("_", "-")
+            print(f"mier-serve: {flag}: {item['msg']}, got {item.get('input')!r}", file=sys.stderr)
+        sys.exit(2)
+    configure_logs(config.log_level)
+    sys.exit(uvloop.run(_serve(config)))
+
+
+async def _serve(config: ServeConfig) -> int:
+    # Loads torch, which takes seconds: a wrong flag should not wait for it.
+    from mier_service.bootstrap import CannotStart, Service
+
+    try:
+        service = Service(config)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, service.stop)
+        await service.run()
+    except CannotStart as error:
+        print(f"mier-serve: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,235 @@
+"""Acting: an observation in, an action and the version that chose it out. No gradient, no disk, no lock.
+
+Invariants
+- `_active` belongs to the event loop. A version swap is one assignment of an immutable `Active`, so an act sees the
+  old version or the new one, whole.
+- Everything that enters `_active` comes from `refresh`, which reads the store after the change it was called for.
+- Exploration noise is a function of (seed of the session, episode, step): a retry repeats the action.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mier import exploration
+from mier_proto import convert
+from mier_service import store_sessions
+from mier_service.errors import Reason, ServiceError, Violation, invalid
+from mier_service.files import ContentFiles, DamagedFile
+from mier_service.offload import BoundedPool
+from mier_service.policies import Policy, PolicyCache
+from mier_service.store import Store, storage_unavailable
+from mier_service.values import MAX_INDEX
+
+FloatArray = npt.NDArray[np.float32]
+
+MAX_BATCH = 1024
+_MAX_ROWS_ON_LOOP = 32
+"""More rows than this take longer than an act may hold the event loop."""
+
+
+@dataclass(frozen=True)
+class ActCall:
+    """One question."""
+
+    session_id: str
+    observation: FloatArray
+    """[observation_dim] or [1, observation_dim]"""
+    deterministic: bool
+    episode: int | None = None
+    step: int | None = None
+
+
+@dataclass(frozen=True)
+class Action:
+    """One answer."""
+
+    action: FloatArray
+    """[action_dim], environment units"""
+    policy_version: int
+    weights_hash: str
+
+
+@dataclass(frozen=True)
+class Active:
+    """What a session acts with now."""
+
+    number: int
+    weights_hash: str
+    seed: int
+    observation_dim: int
+    action_dim: int
+    context: FloatArray
+    """[1, context_dim]"""
+    policy: Policy
+
+
+@dataclass
+class _Flight:
+    """A load that is under way; stale once another change came in the meantime."""
+
+    done: asyncio.Future[Active]
+    stale: bool = False
+
+
+class Acting:
+    """The sessions' active versions, and acting with them."""
+
+    def __init__(
+        self,
+        store: Store,
+        onnx_files: ContentFiles,
+        policies: PolicyCache,
+        pool: BoundedPool,
+        max_active_sessions: int,
+    ) -> None:
+        self._store = store
+        self._onnx_files = onnx_files
+        self._policies = policies
+        self._pool = pool
+        self._max_active_sessions = max_active_sessions
+        self._active: OrderedDict[str, Active] = OrderedDict()
+        self._flights: dict[str, _Flight] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def act(self, call: ActCall) -> Action:
+        """One action."""
+        active = self._active.get(call.session_id) or await self._load(call.session_id)
+        self._touch(call.session_id)
+        observation, noise = _inputs(call, active)
+        action = active.policy.act(observation, active.context, noise)
+        return Action(action[0], active.number, active.weights_hash)
+
+    async def act_batch(self, calls: list[ActCall | ServiceError]) -> list[Action | ServiceError]:
+        """One outcome for each call, in order; sessions on the same weights act in one run. A call that could not
+        be read is passed as its error, and handed back."""
+        if not 1 <= len(calls) <= MAX_BATCH:
+            raise invalid("requests", f"expected 1 to {MAX_BATCH} requests, got {len(calls)}")
+        outcomes: list[Action | ServiceError | None] = [None] * len(calls)
+        groups: dict[int, list[tuple[int, Active, FloatArray, FloatArray]]] = {}
+        for index, call in enumerate(calls):
+            try:
+                if isinstance(call, ServiceError):
+                    raise call
+                active = self._active.get(call.session_id) or await self._load(call.session_id)
+                self._touch(call.session_id)
+                groups.setdefault(id(active.policy), []).append((index, active, *_inputs(call, active)))
+            except ServiceError as error:
+                outcomes[index] = error
+        for group in groups.values():
+            policy = group[0][1].policy
+            observation = np.concatenate([item[2] for item in group])
+            noise = np.concatenate([item[3] for item in group])
+            context = np.concatenate([item[1].context for item in group])
+            if len(group) <= _MAX_ROWS_ON_LOOP:
+                actions = policy.act(observation, context, noise)
+            else:
+                actions = await self._pool.run(policy.act, observation, context, noise)
+            for (index, active, _, _), action in zip(group, actions, strict=True):
+                outcomes[index] = Action(action, active.number, active.weights_hash)
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    async def refresh(self, session_id: str) -> Active:
+        """Reads the session's active version from the store; acts that start afterwards use it."""
+        flight = self._flights.get(session_id)
+        if flight is not None:
+            flight.stale = True
+            return await asyncio.shield(flight.done)
+        flight = _Flight(asyncio.get_running_loop().create_future())
+        # Nobody may be waiting when it fails.
+        flight.done.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._flights[session_id] = flight
+        task = asyncio.create_task(self._fly(session_id, flight))
+        self._tasks.add(task)  # the loop itself holds tasks weakly
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(flight.done)
+
+    async def refresh_if_older(self, session_id: str, version: int) -> None:
+        """Makes sure that acts which start afterwards use this version or a newer one."""
+        active = self._active.get(session_id)
+        if active is not None and active.number < version:
+            await self.refresh(session_id)
+
+    def forget(self, session_id: str) -> None:
+        """The session is deleted."""
+        self._active.pop(session_id, None)
+        if flight := self._flights.get(session_id):
+            flight.stale = True
+
+    async def _load(self, session_id: str) -> Active:
+        flight = self._flights.get(session_id)
+        return await (asyncio.shield(flight.done) if flight else self.refresh(session_id))
+
+    async def _fly(self, session_id: str, flight: _Flight) -> None:
+        try:
+            while True:
+                flight.stale = False
+                active = await self._pool.run(self._read, session_id)
+                if not flight.stale:
+                    break
+            self._active[session_id] = active
+            while len(self._active) > self._max_active_sessions:
+                self._active.popitem(last=False)
+            flight.done.set_result(active)
+        except Exception as error:
+            self._active.pop(session_id, None)
+            flight.done.set_exception(error)
+        finally:
+            del self._flights[session_id]
+
+    def _touch(self, session_id: str) -> None:
+        if session_id in self._active:
+            self._active.move_to_end(session_id)
+
+    def _read(self, session_id: str) -> Active:
+        with self._store.read() as c:
+            session = store_sessions.get_session(c, session_id)
+            version, onnx_hash = store_sessions.get_version(c, session_id, session.active_version)
+        try:
+            policy = self._policies.get(version.weights_hash, lambda: self._onnx_files.get(onnx_hash))
+        except OSError as error:
+            raise storage_unavailable(error) from error
+        except DamagedFile as error:
+            raise ServiceError(
+                Reason.VERSION_UNUSABLE,
+                f"version {version.number} of session {session_id} cannot act: {error}. Restore the data folder "
+                "from a backup, or fine-tune a new session",
+            ) from error
+        return Active(
+            number=version.number,
+            weights_hash=version.weights_hash,
+            seed=session.seed,
+            observation_dim=session.environment.observation_dim,
+            action_dim=session.environment.action_dim,
+            context=np.asarray(version.policy_context, np.float32)[None],
+            policy=policy,
+        )
+
+
+def _inputs(call: ActCall, active: Active) -> tuple[FloatArray, FloatArray]:
+    """observation [1, observation_dim], noise [1, action_dim]."""
+    observation = call.observation
+    try:
+        if observation.ndim == 2:
+            convert.check_shape(observation, "observation", (1, active.observation_dim))
+        else:
+            convert.check_shape(observation, "observation", (active.observation_dim,))
+        convert.check_finite(observation, "observation")
+    except ValueError as error:
+        raise invalid("observation", str(error)) from None
+    for name, value in (("episode", call.episode), ("step", call.step)):
+        if value is not None and not 0 <= value < MAX_INDEX:
+            raise invalid(name, f"expected 0 <= {name} < 2^31, got {value}")
+    if call.deterministic:
+        return observation.reshape(1, -1), np.zeros((1, active.action_dim), np.float32)
+    if call.episode is None or call.step is None:
+        missing = [name for name in ("episode", "step") if getattr(call, name) is None]
+        text = "an exploring action needs episode and step, which its noise is a function of; or set deterministic"
+        raise ServiceError(Reason.INVALID_ARGUMENT, text, tuple(Violation(name, text) for name in missing))
+    noise = exploration.noise(active.seed, call.episode, call.step, active.action_dim)
+    return observation.reshape(1, -1), noise[None].astype(np.float32, copy=False)

@@ -1,0 +1,255 @@
+"""The only place where objects are wired; and the order in which a service starts and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import socket
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import structlog
+import torch
+import uvicorn
+
+from mier_service import store_sessions
+from mier_service.acting import Acting
+from mier_service.changes import Changes, Poller
+from mier_service.checkpoints import Checkpoints
+from mier_service.config import ServeConfig, WorkerConfig, is_loopback, url_host
+from mier_service.core import Core
+from mier_service.errors import Reason, ServiceError
+from mier_service.files import write_durably
+from mier_service.grpc import GrpcServer
+from mier_service.health import build_health
+from mier_service.http import Guard, build_app
+from mier_service.http_routes import build_router
+from mier_service.learning import Learning
+from mier_service.lifecycle import Lifecycle, Phase
+from mier_service.metrics import Metrics
+from mier_service.offload import BoundedPool
+from mier_service.policies import PolicyCache
+from mier_service.recording import Recording
+from mier_service.sessions import Sessions
+from mier_service.storage import Storage
+from mier_service.workers import Workers
+
+_log = structlog.get_logger(__name__)
+_SWITCH_INTERVAL_S = 0.001
+"""A thread that computes hands over to the event loop after this long (Python's default is five times that)."""
+
+
+class CannotStart(Exception):
+    """The settings or the machine do not allow it; the message is for the user."""
+
+
+def require_allowed_host(config: ServeConfig) -> None:
+    """Nobody is asked for a key yet, so only this machine may ask, unless the operator insists."""
+    if not is_loopback(config.host) and not config.insecure_public_bind:
+        raise CannotStart(
+            f"--host {config.host} can be reached from other machines, and callers are not asked for a key: "
+            "use a loopback address, or add --insecure-public-bind if the network itself keeps strangers out"
+        )
+
+
+class _HttpServer(uvicorn.Server):
+    """Signals are the whole service's business, not the HTTP server's."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class Service:
+    """Everything wired. `run` serves until `stop` is asked for."""
+
+    def __init__(self, config: ServeConfig) -> None:
+        require_allowed_host(config)
+        self._config = config
+        self._stop = asyncio.Event()
+        self._lock = _lock_data(config.data)
+        self._lifecycle = Lifecycle()
+        self._metrics = Metrics()
+        self._checkpoints = Checkpoints(config.checkpoints)
+        # Pools may wait for each other's connections, so there is one for every thread.
+        self._storage = Storage(config.data, connections=config.store_threads + 3, clock=time.time)
+        self._store_pool = BoundedPool("store", config.store_threads, config.store_queue)
+        self._adapt_pool = BoundedPool("adapt", 1, config.adapt_queue)
+        self._decode_pool = BoundedPool("decode", 1, config.store_queue)
+        self._poll_pool = BoundedPool("poll", 1, 4)
+        self._changes = Changes(config.max_watchers)
+        acting = Acting(
+            self._storage.store,
+            self._storage.onnx,
+            PolicyCache(config.max_policies),
+            self._store_pool,
+            config.max_active_sessions,
+        )
+        learning = Learning(
+            self._storage,
+            self._checkpoints,
+            acting,
+            self._changes,
+            self._store_pool,
+            self._adapt_pool,
+            config.max_queued_operations,
+            _new_id,
+        )
+        sessions = Sessions(self._storage, self._checkpoints, acting, self._changes, self._store_pool, _new_id)
+        core = Core(sessions, Recording(self._storage, self._store_pool), learning, acting)
+        self._poller = Poller(
+            self._storage.store, self._changes, self._poll_pool, _refresher(acting), config.poll_every_s
+        )
+        self._workers = Workers(
+            WorkerConfig(
+                data=config.data.absolute(),
+                checkpoints=config.checkpoints.absolute(),
+                save_every_s=config.finetune_save_every_s,
+                lease_s=config.finetune_lease_s,
+                log_level=config.log_level,
+            ),
+            config.finetune_workers,
+            config.drain_within_s,
+            self._metrics.worker_ended,
+        )
+        learning.on_queued = self._workers.wake
+        self._grpc = GrpcServer(core, self._metrics, config)
+        calls = build_router(core, self._decode_pool, self._metrics)
+        health = build_health(self._lifecycle, self._storage, self._poll_pool, self._metrics, self._checkpoints.names)
+        app = build_app(calls, health, config.max_body_bytes)
+        guard = Guard(app, self._lifecycle, self._metrics, config.max_http_requests)
+        self._http = _HttpServer(
+            uvicorn.Config(
+                guard,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                ws="none",
+                server_header=False,
+                proxy_headers=False,
+                timeout_graceful_shutdown=max(1, round(config.drain_within_s)),
+            )
+        )
+
+    def stop(self) -> None:
+        """Asks `run` to end in good order."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Serves until `stop`. Raises `CannotStart`."""
+        torch.set_num_threads(1)
+        sys.setswitchinterval(_SWITCH_INTERVAL_S)
+        try:
+            await asyncio.to_thread(self._prepare)
+            http_socket = _listen(self._config.host, self._config.http_port)
+            grpc_port = await self._grpc.start(url_host(self._config.host))
+        except (OSError, ServiceError) as error:
+            raise CannotStart(error.detail if isinstance(error, ServiceError) else str(error)) from error
+        http = asyncio.create_task(self._http.serve([http_socket]))
+        poller = asyncio.create_task(self._poller.run())
+        self._workers.start()
+        await self._set_ready(True)
+        self._announce(http_socket.getsockname()[1], grpc_port)
+        stop = asyncio.create_task(self._stop.wait())
+        await asyncio.wait((stop, http, poller), return_when=asyncio.FIRST_COMPLETED)
+        await self._drain(http)
+        poller.cancel()
+        await asyncio.gather(poller, return_exceptions=True)
+        stop.cancel()
+        for pool in (self._store_pool, self._adapt_pool, self._decode_pool, self._poll_pool):
+            await asyncio.to_thread(pool.close)
+        self._storage.close()
+        self._lock.close()
+        _log.info("stopped")
+
+    def _prepare(self) -> None:
+        """Migrates and clears up; decodes the checkpoints, so that the first session need not wait."""
+        self._storage.prepare()
+        names = self._checkpoints.names()
+        if not names:
+            raise CannotStart(
+                f"there is no checkpoint in {self._config.checkpoints}: give --checkpoints a folder whose "
+                "subfolders have a manifest.json"
+            )
+        for name in names:
+            try:
+                held = self._checkpoints.get(name)
+                with self._storage.store.read() as c:
+                    known = store_sessions.onnx_of(c, held.weights_hash)
+                if known is None:
+                    self._checkpoints.export(held)
+            except ServiceError as error:
+                if error.reason is not Reason.CHECKPOINT_UNUSABLE:
+                    raise
+                _log.error("checkpoint_unusable", checkpoint=name, detail=error.detail)
+
+    async def _set_ready(self, ready: bool) -> None:
+        self._lifecycle.phase = Phase.READY if ready else Phase.DRAINING
+        self._metrics.ready(ready)
+        await self._grpc.set_serving(ready)
+
+    def _announce(self, http_port: int, grpc_port: int) -> None:
+        host = url_host(self._config.host)
+        addresses = {"http": f"http://{host}:{http_port}", "grpc": f"{host}:{grpc_port}"}
+        if self._config.address_file is not None:
+            write_durably(self._config.address_file, json.dumps(addresses).encode())
+        print(f"mier-serve is ready: {addresses['http']} and gRPC at {addresses['grpc']}", flush=True)
+        _log.info("ready", **addresses, checkpoints=self._checkpoints.names())
+
+    async def _drain(self, http: asyncio.Task[None]) -> None:
+        """Not ready; streams end; calls under way end; workers save and end."""
+        _log.info("draining")
+        await self._set_ready(False)
+        self._changes.drain()
+        self._http.should_exit = True
+        await asyncio.gather(
+            http, self._grpc.stop(self._config.drain_within_s), self._workers.stop(), return_exceptions=True
+        )
+
+
+def _refresher(acting: Acting):  # type: ignore[no-untyped-def]
+    async def refresh(session_id: str) -> None:
+        try:
+            await acting.refresh(session_id)
+        except ServiceError as error:
+            _log.warning("version_not_loaded", session=session_id, detail=error.detail)
+
+    return refresh
+
+
+def _new_id() -> str:
+    return uuid.uuid4().hex
+
+
+def _lock_data(data: Path) -> IO[str]:
+    """Two services on one data folder would both think that they alone publish."""
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        file = (data / "lock").open("w")
+    except OSError as error:
+        raise CannotStart(f"the data folder {data} cannot be used: {error.strerror}") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise CannotStart(f"another service is using the data folder {data}: choose another --data") from error
+    return file
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise OSError(f"cannot listen on {host}:{port} for HTTP: {error.strerror}") from error
+    listener.set_inheritable(False)
+    return listener

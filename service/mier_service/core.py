@@ -1,0 +1,20 @@
+"""The use cases, in one place: every transport calls these and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mier_service.acting import Acting
+from mier_service.learning import Learning
+from mier_service.recording import Recording
+from mier_service.sessions import Sessions
+
+
+@dataclass(frozen=True)
+class Core:
+    """Create and look after sessions, record what they live through, learn from it, act."""
+
+    sessions: Sessions
+    recording: Recording
+    learning: Learning
+    acting: Acting

@@ -1,0 +1,128 @@
+"""What a use case refuses, and how each transport says so.
+
+One `ServiceError` type with a stable `Reason`. `RULES` maps a reason one to one to an HTTP status and a gRPC
+code, so that the two transports cannot drift apart. Messages say what was expected, what came, what to do; they
+never hold a traceback or a path of the server.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+import grpc
+
+
+class Reason(StrEnum):
+    """Stable names of refusals: ErrorInfo.reason in gRPC, the end of the problem type's URI in HTTP."""
+
+    MALFORMED_REQUEST = "MALFORMED_REQUEST"
+    INVALID_ARGUMENT = "INVALID_ARGUMENT"
+    SESSION_NOT_FOUND = "SESSION_NOT_FOUND"
+    CHECKPOINT_NOT_FOUND = "CHECKPOINT_NOT_FOUND"
+    OPERATION_NOT_FOUND = "OPERATION_NOT_FOUND"
+    ROUTE_NOT_FOUND = "ROUTE_NOT_FOUND"
+    METHOD_NOT_ALLOWED = "METHOD_NOT_ALLOWED"
+    NOT_ACCEPTABLE = "NOT_ACCEPTABLE"
+    UNSUPPORTED_MEDIA_TYPE = "UNSUPPORTED_MEDIA_TYPE"
+    BODY_TOO_LARGE = "BODY_TOO_LARGE"
+    INSUFFICIENT_DATA = "INSUFFICIENT_DATA"
+    ADAPTATION_FAILED = "ADAPTATION_FAILED"
+    ENVIRONMENT_MISMATCH = "ENVIRONMENT_MISMATCH"
+    SESSION_PAUSED = "SESSION_PAUSED"
+    OPERATION_IN_PROGRESS = "OPERATION_IN_PROGRESS"
+    CHECKPOINT_CHANGED = "CHECKPOINT_CHANGED"
+    TRANSITION_CONFLICT = "TRANSITION_CONFLICT"
+    IDEMPOTENCY_KEY_REUSED = "IDEMPOTENCY_KEY_REUSED"
+    OVERLOADED = "OVERLOADED"
+    QUEUE_FULL = "QUEUE_FULL"
+    DRAINING = "DRAINING"
+    STORAGE_UNAVAILABLE = "STORAGE_UNAVAILABLE"
+    CHECKPOINT_UNUSABLE = "CHECKPOINT_UNUSABLE"
+    VERSION_UNUSABLE = "VERSION_UNUSABLE"
+    FINE_TUNE_FAILED = "FINE_TUNE_FAILED"
+    INTERNAL = "INTERNAL"
+
+
+class Rule(NamedTuple):
+    """How a reason looks on the wire."""
+
+    http_status: int
+    grpc_code: grpc.StatusCode
+    title: str
+    retry_after_s: int | None = None
+
+
+_C = grpc.StatusCode
+
+RULES: dict[Reason, Rule] = {
+    Reason.MALFORMED_REQUEST: Rule(400, _C.INVALID_ARGUMENT, "The request cannot be read"),
+    Reason.INVALID_ARGUMENT: Rule(422, _C.INVALID_ARGUMENT, "A value of the request is not legal"),
+    Reason.SESSION_NOT_FOUND: Rule(404, _C.NOT_FOUND, "No such session"),
+    Reason.CHECKPOINT_NOT_FOUND: Rule(404, _C.NOT_FOUND, "No such checkpoint"),
+    Reason.OPERATION_NOT_FOUND: Rule(404, _C.NOT_FOUND, "No such operation"),
+    Reason.ROUTE_NOT_FOUND: Rule(404, _C.UNIMPLEMENTED, "No such route"),
+    Reason.METHOD_NOT_ALLOWED: Rule(405, _C.UNIMPLEMENTED, "The route does not take this method"),
+    Reason.NOT_ACCEPTABLE: Rule(406, _C.INVALID_ARGUMENT, "No reply of the accepted media types exists"),
+    Reason.UNSUPPORTED_MEDIA_TYPE: Rule(415, _C.INVALID_ARGUMENT, "The body's media type is not supported"),
+    Reason.BODY_TOO_LARGE: Rule(413, _C.RESOURCE_EXHAUSTED, "The request is too large"),
+    Reason.INSUFFICIENT_DATA: Rule(409, _C.FAILED_PRECONDITION, "Too few transitions"),
+    Reason.ADAPTATION_FAILED: Rule(409, _C.FAILED_PRECONDITION, "No context fits the transitions"),
+    Reason.ENVIRONMENT_MISMATCH: Rule(409, _C.FAILED_PRECONDITION, "The environment does not fit the checkpoint"),
+    Reason.SESSION_PAUSED: Rule(409, _C.FAILED_PRECONDITION, "The session is paused"),
+    Reason.OPERATION_IN_PROGRESS: Rule(409, _C.FAILED_PRECONDITION, "The session is being fine-tuned already"),
+    Reason.CHECKPOINT_CHANGED: Rule(409, _C.FAILED_PRECONDITION, "The session's checkpoint is not here any more"),
+    Reason.TRANSITION_CONFLICT: Rule(409, _C.ALREADY_EXISTS, "A stored step differs"),
+    Reason.IDEMPOTENCY_KEY_REUSED: Rule(409, _C.ALREADY_EXISTS, "The idempotency key belongs to another request"),
+    Reason.OVERLOADED: Rule(503, _C.RESOURCE_EXHAUSTED, "Too much is being asked at once", 1),
+    Reason.QUEUE_FULL: Rule(503, _C.RESOURCE_EXHAUSTED, "The queue of fine-tunes is full", 10),
+    Reason.DRAINING: Rule(503, _C.UNAVAILABLE, "The service is stopping", 5),
+    Reason.STORAGE_UNAVAILABLE: Rule(503, _C.UNAVAILABLE, "The store cannot be used", 5),
+    Reason.CHECKPOINT_UNUSABLE: Rule(503, _C.UNAVAILABLE, "The checkpoint is damaged", 60),
+    Reason.VERSION_UNUSABLE: Rule(503, _C.UNAVAILABLE, "The policy version is damaged", 60),
+    Reason.FINE_TUNE_FAILED: Rule(500, _C.INTERNAL, "The fine-tune failed"),
+    Reason.INTERNAL: Rule(500, _C.INTERNAL, "Something unexpected happened"),
+}
+
+
+@dataclass(frozen=True)
+class Violation:
+    """What is wrong with one field of the request."""
+
+    field: str
+    """Dotted path, such as `observation` or `window.last_steps`."""
+    description: str
+
+
+class ServiceError(Exception):
+    """A use case refused the call."""
+
+    def __init__(self, reason: Reason, detail: str, violations: tuple[Violation, ...] = ()) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+        self.violations = violations
+
+    @property
+    def rule(self) -> Rule:
+        return RULES[self.reason]
+
+
+def invalid(field: str, description: str) -> ServiceError:
+    """One field is at fault."""
+    return ServiceError(Reason.INVALID_ARGUMENT, description, (Violation(field, description),))
+
+
+def session_not_found(session_id: str) -> ServiceError:
+    return ServiceError(
+        Reason.SESSION_NOT_FOUND,
+        f"there is no session {session_id[:80]!r}: create one first, or list the sessions there are",
+    )
+
+
+def operation_not_found(operation_id: str) -> ServiceError:
+    return ServiceError(
+        Reason.OPERATION_NOT_FOUND,
+        f"there is no operation {operation_id[:80]!r}: the reply of a fine-tune carries its id",
+    )

@@ -1,0 +1,309 @@
+"""The gRPC transport: decode -> core -> encode. Refusals become statuses, nothing unexpected is shown.
+
+Handlers call gRPC's own argument `rpc`, since a context is something else here.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NoReturn, TypeVar
+
+import grpc
+import structlog
+from google.protobuf.message import Message
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+from grpc_reflection.v1alpha import reflection
+
+from mier_proto.v1 import adaptation_pb2 as pb
+from mier_proto.v1 import adaptation_pb2_grpc as pb_grpc
+from mier_service import grpc_messages as m
+from mier_service.acting import ActCall
+from mier_service.config import ServeConfig
+from mier_service.core import Core
+from mier_service.errors import Reason, ServiceError
+from mier_service.metrics import Metrics
+from mier_service.statuses import status_of
+
+SERVICE_NAME = pb.DESCRIPTOR.services_by_name["AdaptationService"].full_name
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_log = structlog.get_logger(__name__)
+M = TypeVar("M", bound=Message)
+Rpc = Any  # grpc.aio.ServicerContext, which the stubs type in two ways at once
+
+
+class AdaptationServicer(pb_grpc.AdaptationServiceServicer):
+    """One method for each call of the contract."""
+
+    def __init__(self, core: Core, metrics: Metrics) -> None:
+        self._core = core
+        self._metrics = metrics
+
+    async def CreateSession(self, request: pb.CreateSessionRequest, rpc: Rpc) -> pb.CreateSessionResponse:
+        async def work() -> pb.CreateSessionResponse:
+            expected = None
+            if request.HasField("expected_environment"):
+                expected = m.expected_environment(request.expected_environment)
+            session = await self._core.sessions.create(
+                request.checkpoint, expected, request.seed, request.idempotency_key
+            )
+            return pb.CreateSessionResponse(session=m.session(session))
+
+        return await self._answer("CreateSession", rpc, work)
+
+    async def GetSession(self, request: pb.GetSessionRequest, rpc: Rpc) -> pb.GetSessionResponse:
+        async def work() -> pb.GetSessionResponse:
+            session = await self._core.sessions.get(request.session_id)
+            return pb.GetSessionResponse(session=m.session(session))
+
+        return await self._answer("GetSession", rpc, work)
+
+    async def ListSessions(self, request: pb.ListSessionsRequest, rpc: Rpc) -> pb.ListSessionsResponse:
+        async def work() -> pb.ListSessionsResponse:
+            page = await self._core.sessions.list(request.page_size, request.page_token)
+            return pb.ListSessionsResponse(
+                sessions=[m.session(s) for s in page.sessions], next_page_token=page.next_page_token
+            )
+
+        return await self._answer("ListSessions", rpc, work)
+
+    async def DeleteSession(self, request: pb.DeleteSessionRequest, rpc: Rpc) -> pb.DeleteSessionResponse:
+        async def work() -> pb.DeleteSessionResponse:
+            await self._core.sessions.delete(request.session_id, request.idempotency_key)
+            return pb.DeleteSessionResponse()
+
+        return await self._answer("DeleteSession", rpc, work)
+
+    async def PauseSession(self, request: pb.PauseSessionRequest, rpc: Rpc) -> pb.PauseSessionResponse:
+        async def work() -> pb.PauseSessionResponse:
+            session = await self._core.sessions.pause(request.session_id, request.idempotency_key)
+            return pb.PauseSessionResponse(session=m.session(session))
+
+        return await self._answer("PauseSession", rpc, work)
+
+    async def ResumeSession(self, request: pb.ResumeSessionRequest, rpc: Rpc) -> pb.ResumeSessionResponse:
+        async def work() -> pb.ResumeSessionResponse:
+            session = await self._core.sessions.resume(request.session_id, request.idempotency_key)
+            return pb.ResumeSessionResponse(session=m.session(session))
+
+        return await self._answer("ResumeSession", rpc, work)
+
+    async def ListVersions(self, request: pb.ListVersionsRequest, rpc: Rpc) -> pb.ListVersionsResponse:
+        async def work() -> pb.ListVersionsResponse:
+            page = await self._core.sessions.versions(request.session_id, request.page_size, request.page_token)
+            return pb.ListVersionsResponse(
+                versions=[m.version(v) for v in page.versions], next_page_token=page.next_page_token
+            )
+
+        return await self._answer("ListVersions", rpc, work)
+
+    async def SubmitTransitions(self, request: pb.SubmitTransitionsRequest, rpc: Rpc) -> pb.SubmitTransitionsResponse:
+        async def work() -> pb.SubmitTransitionsResponse:
+            stored = await self._core.recording.submit(m.submission(request))
+            self._metrics.stored(stored.stored)
+            return pb.SubmitTransitionsResponse(
+                stored=stored.stored,
+                duplicates=stored.duplicates,
+                transitions_count=stored.transitions_count,
+            )
+
+        return await self._answer("SubmitTransitions", rpc, work)
+
+    async def SubmitTransitionsStream(
+        self, requests: AsyncIterator[pb.SubmitTransitionsStreamRequest], rpc: Rpc
+    ) -> pb.SubmitTransitionsStreamResponse:
+        async def work() -> pb.SubmitTransitionsStreamResponse:
+            reply = pb.SubmitTransitionsStreamResponse()
+            async for request in requests:
+                stored = await self._core.recording.submit(m.submission(request.batch))
+                self._metrics.stored(stored.stored)
+                reply.batches += 1
+                reply.stored += stored.stored
+                reply.duplicates += stored.duplicates
+            return reply
+
+        return await self._answer("SubmitTransitionsStream", rpc, work)
+
+    async def Adapt(self, request: pb.AdaptRequest, rpc: Rpc) -> pb.AdaptResponse:
+        async def work() -> pb.AdaptResponse:
+            window = m.window(request.window)
+            found = await self._core.learning.adapt(request.session_id, window, request.idempotency_key)
+            return m.adaptation(found)
+
+        return await self._answer("Adapt", rpc, work)
+
+    async def FineTune(self, request: pb.FineTuneRequest, rpc: Rpc) -> pb.FineTuneResponse:
+        async def work() -> pb.FineTuneResponse:
+            updates = request.updates if request.HasField("updates") else None
+            operation = await self._core.learning.fine_tune(
+                request.session_id, updates, request.seed, request.idempotency_key
+            )
+            return pb.FineTuneResponse(operation=m.operation(operation))
+
+        return await self._answer("FineTune", rpc, work)
+
+    async def GetOperation(self, request: pb.GetOperationRequest, rpc: Rpc) -> pb.GetOperationResponse:
+        async def work() -> pb.GetOperationResponse:
+            operation = await self._core.learning.operation(request.operation_id)
+            return pb.GetOperationResponse(operation=m.operation(operation))
+
+        return await self._answer("GetOperation", rpc, work)
+
+    async def CancelOperation(self, request: pb.CancelOperationRequest, rpc: Rpc) -> pb.CancelOperationResponse:
+        async def work() -> pb.CancelOperationResponse:
+            operation = await self._core.learning.cancel(request.operation_id, request.idempotency_key)
+            return pb.CancelOperationResponse(operation=m.operation(operation))
+
+        return await self._answer("CancelOperation", rpc, work)
+
+    async def WatchOperation(
+        self, request: pb.WatchOperationRequest, rpc: Rpc
+    ) -> AsyncIterator[pb.WatchOperationResponse]:
+        async def work() -> AsyncIterator[pb.WatchOperationResponse]:
+            async for operation in self._core.learning.watch(request.operation_id):
+                yield pb.WatchOperationResponse(operation=m.operation(operation))
+
+        async for reply in self._stream("WatchOperation", rpc, work):
+            yield reply
+
+    async def Act(self, request: pb.ActRequest, rpc: Rpc) -> pb.ActResponse:
+        async def work() -> pb.ActResponse:
+            return m.act_response(await self._core.acting.act(m.act_call(request)))
+
+        return await self._answer("Act", rpc, work)
+
+    async def ActStream(
+        self, requests: AsyncIterator[pb.ActStreamRequest], rpc: Rpc
+    ) -> AsyncIterator[pb.ActStreamResponse]:
+        async def work() -> AsyncIterator[pb.ActStreamResponse]:
+            request_id = _request_id(rpc)
+            async for request in requests:
+                try:
+                    outcome = await self._core.acting.act(m.act_call(request.request))
+                except ServiceError as error:
+                    yield pb.ActStreamResponse(outcome=m.act_outcome(error, request_id))
+                else:
+                    yield pb.ActStreamResponse(outcome=m.act_outcome(outcome, request_id))
+
+        async for reply in self._stream("ActStream", rpc, work):
+            yield reply
+
+    async def ActBatch(self, request: pb.ActBatchRequest, rpc: Rpc) -> pb.ActBatchResponse:
+        async def work() -> pb.ActBatchResponse:
+            calls = [_read(item) for item in request.requests]
+            request_id = _request_id(rpc)
+            outcomes = await self._core.acting.act_batch(calls)
+            return pb.ActBatchResponse(outcomes=[m.act_outcome(outcome, request_id) for outcome in outcomes])
+
+        return await self._answer("ActBatch", rpc, work)
+
+    async def _answer(self, call: str, rpc: Rpc, work: Callable[[], Awaitable[M]]) -> M:
+        started_s = time.perf_counter()
+        outcome = "CANCELLED"
+        try:
+            reply = await work()
+            outcome = "OK"
+            return reply
+        except ServiceError as error:
+            outcome = error.reason.value
+            await _refuse(rpc, error)
+        except Exception:
+            outcome = Reason.INTERNAL.value
+            await _refuse(rpc, _unexpected(call, rpc))
+        finally:
+            self._metrics.call("grpc", call, outcome, time.perf_counter() - started_s)
+
+    async def _stream(self, call: str, rpc: Rpc, work: Callable[[], AsyncIterator[M]]) -> AsyncIterator[M]:
+        started_s = time.perf_counter()
+        outcome = "CANCELLED"
+        try:
+            async for reply in work():
+                yield reply
+            outcome = "OK"
+        except ServiceError as error:
+            outcome = error.reason.value
+            await _refuse(rpc, error)
+        except Exception:
+            outcome = Reason.INTERNAL.value
+            await _refuse(rpc, _unexpected(call, rpc))
+        finally:
+            self._metrics.call("grpc", call, outcome, time.perf_counter() - started_s)
+
+
+class GrpcServer:
+    """The server with its health service; belongs to the event loop."""
+
+    def __init__(self, core: Core, metrics: Metrics, config: ServeConfig) -> None:
+        self._config = config
+        self._server = grpc.aio.server(
+            maximum_concurrent_rpcs=config.max_grpc_calls,
+            options=[
+                ("grpc.max_receive_message_length", config.max_body_bytes),
+                ("grpc.max_send_message_length", config.max_body_bytes),
+                ("grpc.so_reuseport", 0),  # a port in use is an error, not shared
+                # Peers that died without a word are noticed within half a minute.
+                ("grpc.keepalive_time_ms", 20_000),
+                ("grpc.keepalive_timeout_ms", 10_000),
+                ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+            ],
+        )
+        self._health = health_aio.HealthServicer()
+        pb_grpc.add_AdaptationServiceServicer_to_server(AdaptationServicer(core, metrics), self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        if config.grpc_reflection:
+            names = (SERVICE_NAME, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
+            reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), self._server)
+
+    async def start(self, host: str) -> int:
+        """Listens; the actual port. OSError if the address cannot be had."""
+        address = f"{host}:{self._config.grpc_port}"
+        try:
+            port = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {address} for gRPC: is the port in use?") from error
+        await self.set_serving(False)
+        await self._server.start()
+        return int(port)
+
+    async def set_serving(self, serving: bool) -> None:
+        """What grpc.health.v1 says."""
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in ("", SERVICE_NAME):
+            await self._health.set(name, status)
+
+    async def stop(self, within_s: float) -> None:
+        """Takes no more calls; those under way may end within that time."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(within_s)
+
+
+def _read(request: pb.ActRequest) -> ActCall | ServiceError:
+    try:
+        return m.act_call(request)
+    except ServiceError as error:
+        return error
+
+
+def _request_id(rpc: Rpc) -> str:
+    """The caller's own, or a new one; the same for all of one call."""
+    for name, value in rpc.invocation_metadata() or ():
+        if name == "x-request-id" and isinstance(value, str) and _REQUEST_ID.fullmatch(value):
+            return value
+    return uuid.uuid4().hex
+
+
+async def _refuse(rpc: Rpc, error: ServiceError) -> NoReturn:
+    request_id = _request_id(rpc)
+    details = status_of(error, request_id).SerializeToString()
+    metadata = (("x-request-id", request_id), ("grpc-status-details-bin", details))
+    await rpc.abort(error.rule.grpc_code, error.detail, metadata)
+    raise AssertionError("abort raises")
+
+
+def _unexpected(call: str, rpc: Rpc) -> ServiceError:
+    _log.exception("call_failed", call=call, request_id=_request_id(rpc))
+    return ServiceError(Reason.INTERNAL, "an error of the service; its log says more")

@@ -1,0 +1,232 @@
+"""Values <-> messages of the contract, one to one."""
+
+from __future__ import annotations
+
+import numpy as np
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc import error_details_pb2, status_pb2
+from pydantic import ValidationError
+
+from mier_proto import convert
+from mier_proto.v1 import adaptation_pb2 as pb
+from mier_service import values as v
+from mier_service.acting import ActCall, Action
+from mier_service.environments import ExpectedEnvironment
+from mier_service.errors import RULES, Reason, ServiceError, invalid
+from mier_service.problems import from_pydantic
+from mier_service.recording import FloatArray, Submission
+from mier_service.statuses import DOMAIN, status_of
+
+_VARIES = {v.VariesValue.REWARD: pb.VARIES_REWARD, v.VariesValue.DYNAMICS: pb.VARIES_DYNAMICS}
+_SESSION_STATES = {
+    v.SessionState.ACTIVE: pb.SESSION_STATE_ACTIVE,
+    v.SessionState.PAUSED: pb.SESSION_STATE_PAUSED,
+}
+_ORIGINS = {
+    v.VersionOrigin.CHECKPOINT: pb.VERSION_ORIGIN_CHECKPOINT,
+    v.VersionOrigin.ADAPT: pb.VERSION_ORIGIN_ADAPT,
+    v.VersionOrigin.FINE_TUNE: pb.VERSION_ORIGIN_FINE_TUNE,
+}
+_PROMOTIONS = {
+    v.Promotion.UNGATED: pb.PROMOTION_UNGATED,
+    v.Promotion.PROMOTED: pb.PROMOTION_PROMOTED,
+    v.Promotion.REJECTED: pb.PROMOTION_REJECTED,
+    v.Promotion.INSUFFICIENT_DATA: pb.PROMOTION_INSUFFICIENT_DATA,
+}
+_OPERATION_STATES = {
+    v.OperationState.QUEUED: pb.OPERATION_STATE_QUEUED,
+    v.OperationState.RUNNING: pb.OPERATION_STATE_RUNNING,
+    v.OperationState.SUCCEEDED: pb.OPERATION_STATE_SUCCEEDED,
+    v.OperationState.FAILED: pb.OPERATION_STATE_FAILED,
+    v.OperationState.CANCELLED: pb.OPERATION_STATE_CANCELLED,
+}
+
+
+def environment(value: v.EnvironmentValue) -> pb.EnvironmentSpec:
+    return pb.EnvironmentSpec(
+        id=value.id,
+        observation_dim=value.observation_dim,
+        action_dim=value.action_dim,
+        observation_names=value.observation_names,
+        action_names=value.action_names,
+        action_low=value.action_low,
+        action_high=value.action_high,
+        dt_s=value.dt_s,
+        horizon_steps=value.horizon_steps,
+        varies=_VARIES[value.varies],
+        healthy_ranges=[pb.HealthyRange(index=r.index, low=r.low, high=r.high) for r in value.healthy_ranges],
+    )
+
+
+def expected_environment(message: pb.EnvironmentSpec) -> ExpectedEnvironment:
+    """What is left at its default is not compared."""
+    fields = {
+        name: getattr(message, name)
+        for name in ("id", "observation_dim", "action_dim", "dt_s", "horizon_steps")
+        if getattr(message, name)
+    }
+    fields |= {
+        name: list(getattr(message, name))
+        for name in ("observation_names", "action_names", "action_low", "action_high")
+        if getattr(message, name)
+    }
+    if message.healthy_ranges:
+        fields["healthy_ranges"] = [{"index": r.index, "low": r.low, "high": r.high} for r in message.healthy_ranges]
+    if message.varies != pb.VARIES_UNSPECIFIED:
+        known = {number: value for value, number in _VARIES.items()}
+        if message.varies not in known:
+            raise invalid("expected_environment.varies", f"expected a number of Varies, got {message.varies}")
+        fields["varies"] = known[message.varies]
+    try:
+        return ExpectedEnvironment.model_validate(fields)
+    except ValidationError as error:
+        raise from_pydantic(error) from None
+
+
+def window(message: pb.Window) -> v.WindowValue:
+    kind = message.WhichOneof("kind")
+    try:
+        return v.WindowValue.model_validate({} if kind is None else {kind: getattr(message, kind)})
+    except ValidationError as error:
+        raise from_pydantic(error) from None
+
+
+def window_message(value: v.WindowValue | None) -> pb.Window | None:
+    if value is None:
+        return None
+    return pb.Window(all=value.all, last_steps=value.last_steps, from_episode=value.from_episode)
+
+
+def model_context(value: v.ModelContextValue) -> pb.ModelContext:
+    return pb.ModelContext(
+        number=value.number,
+        values=value.values,
+        heldout_nll_before=value.heldout_nll_before,
+        heldout_nll_after=value.heldout_nll_after,
+        ood_score=value.ood_score,
+        transitions_used=value.transitions_used,
+        window=window_message(value.window),
+        create_time=_time(value.create_time.timestamp()),
+    )
+
+
+def session(value: v.SessionValue) -> pb.Session:
+    return pb.Session(
+        id=value.id,
+        checkpoint=value.checkpoint,
+        checkpoint_hash=value.checkpoint_hash,
+        environment=environment(value.environment),
+        seed=value.seed,
+        state=_SESSION_STATES[value.state],
+        active_version=value.active_version,
+        model_context=model_context(value.model_context),
+        transitions_count=value.transitions_count,
+        create_time=_time(value.create_time.timestamp()),
+    )
+
+
+def version(value: v.VersionValue) -> pb.PolicyVersion:
+    return pb.PolicyVersion(
+        number=value.number,
+        parent=value.parent,
+        weights_hash=value.weights_hash,
+        policy_context=value.policy_context,
+        model_context_number=value.model_context_number,
+        origin=_ORIGINS[value.origin],
+        promotion=_PROMOTIONS[value.promotion],
+        operation_id=value.operation_id or "",
+        checkpoint_hash=value.checkpoint_hash,
+        transitions_used=value.transitions_used,
+        seed=value.seed,
+        configuration_json=value.configuration_json or "",
+        create_time=_time(value.create_time.timestamp()),
+    )
+
+
+def adaptation(value: v.AdaptationValue) -> pb.AdaptResponse:
+    return pb.AdaptResponse(
+        model_context=model_context(value.model_context),
+        active_version=version(value.active_version),
+        published=value.published,
+        elapsed_ms=value.elapsed_ms,
+    )
+
+
+def operation(value: v.OperationValue) -> pb.Operation:
+    return pb.Operation(
+        id=value.id,
+        session_id=value.session_id,
+        state=_OPERATION_STATES[value.state],
+        cancel_requested=value.cancel_requested,
+        updates_done=value.updates_done,
+        updates_total=value.updates_total,
+        metrics=None if value.metrics is None else pb.FineTuneMetrics(values=value.metrics),
+        seed=value.seed,
+        transitions_used=value.transitions_used,
+        start_version=value.start_version,
+        result_version=value.result_version,
+        error=None if value.error is None else _operation_error(value.error),
+        attempts=value.attempts,
+        create_time=_time(value.create_time.timestamp()),
+        update_time=_time(value.update_time.timestamp()),
+    )
+
+
+def submission(message: pb.SubmitTransitionsRequest) -> Submission:
+    """As arrays; their sizes are checked by the use case."""
+    reward = _array(message.reward, "reward")
+    return Submission(
+        session_id=message.session_id,
+        episode=message.episode,
+        first_step=message.first_step,
+        observation=_array(message.observation, "observation"),
+        action=_array(message.action, "action"),
+        reward=reward,
+        next_observation=_array(message.next_observation, "next_observation"),
+        terminated=np.asarray(message.terminated, np.float32) if message.terminated else np.zeros_like(reward),
+        truncated=np.asarray(message.truncated, np.float32) if message.truncated else np.zeros_like(reward),
+        policy_version=np.asarray(message.policy_version, np.int64),
+        key=message.idempotency_key,
+    )
+
+
+def act_call(message: pb.ActRequest) -> ActCall:
+    return ActCall(
+        session_id=message.session_id,
+        observation=_array(message.observation, "observation"),
+        deterministic=message.deterministic,
+        episode=message.episode if message.HasField("episode") else None,
+        step=message.step if message.HasField("step") else None,
+    )
+
+
+def act_response(action: Action) -> pb.ActResponse:
+    data = action.action.astype("<f4", copy=False).tobytes()
+    tensor = pb.Tensor(shape=action.action.shape, data=data)
+    return pb.ActResponse(action=tensor, policy_version=action.policy_version, weights_hash=action.weights_hash)
+
+
+def act_outcome(outcome: Action | ServiceError, request_id: str) -> pb.ActOutcome:
+    if isinstance(outcome, ServiceError):
+        return pb.ActOutcome(error=status_of(outcome, request_id))
+    return pb.ActOutcome(response=act_response(outcome))
+
+
+def _array(tensor: pb.Tensor, name: str) -> FloatArray:
+    try:
+        return convert.decode(tensor, name)
+    except ValueError as error:
+        raise invalid(name, str(error)) from None
+
+
+def _time(time_s: float) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromMicroseconds(round(time_s * 1e6))
+    return stamp
+
+
+def _operation_error(value: v.OperationErrorValue) -> status_pb2.Status:
+    rule = RULES[Reason(value.reason)]
+    status = status_pb2.Status(code=rule.grpc_code.value[0], message=value.detail)
+    status.details.add().Pack(error_details_pb2.ErrorInfo(reason=value.reason, domain=DOMAIN))
+    return status

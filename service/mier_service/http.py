@@ -1,0 +1,173 @@
+"""The HTTP transport: routes at the root and under /v1, every refusal a problem, nothing unexpected shown.
+
+`Guard` wraps the application: it names the request, counts it, refuses when too many are under way or the service
+is draining, and turns what nobody caught into a plain problem, with the traceback in the log alone.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from typing import Any, cast
+
+import structlog
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic.json_schema import models_json_schema
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mier_service.errors import Reason, ServiceError
+from mier_service.http_bodies import BODIES
+from mier_service.lifecycle import Lifecycle, Phase
+from mier_service.metrics import Metrics
+from mier_service.problems import Problem, from_validation, problem_response
+
+_log = structlog.get_logger(__name__)
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_BY_STATUS = {
+    404: Reason.ROUTE_NOT_FOUND,
+    405: Reason.METHOD_NOT_ALLOWED,
+    406: Reason.NOT_ACCEPTABLE,
+    413: Reason.BODY_TOO_LARGE,
+    415: Reason.UNSUPPORTED_MEDIA_TYPE,
+}
+_DESCRIPTION = """\
+Adapts a policy to a task that nobody trained for, and acts with it. The same calls exist over gRPC
+(`mier_proto.v1.AdaptationService`). Arrays are JSON lists, or raw little-endian float32 where a body may be binary;
+NaN and infinity are refused. Every refusal is a problem (RFC 9457) with a stable type. Every route exists at the
+root and under `/v1`.
+"""
+
+
+def build_app(calls: APIRouter, health: APIRouter, max_body_bytes: int) -> FastAPI:
+    """The application without its guard."""
+    app = FastAPI(
+        title="MIER adaptation service",
+        version="1",
+        description=_DESCRIPTION,
+        servers=[{"url": "/", "description": "root"}, {"url": "/v1", "description": "the same, by version"}],
+        redoc_url=None,
+        max_body_size=max_body_bytes,
+    )
+    for router in (calls, health):
+        app.include_router(router)
+        app.include_router(router, prefix="/v1", include_in_schema=False)
+    app.add_exception_handler(ServiceError, cast(Any, _refused))
+    app.add_exception_handler(RequestValidationError, cast(Any, _invalid))
+    app.add_exception_handler(HTTPException, cast(Any, _http_error))
+    app.add_exception_handler(Exception, _unexpected)
+    _complete_openapi(app)
+    return app
+
+
+async def _refused(request: Request, error: ServiceError) -> Response:
+    return _respond(request, error)
+
+
+async def _invalid(request: Request, error: RequestValidationError) -> Response:
+    # Paths begin with where the value was: path, query, header, body.
+    return _respond(request, from_validation(error.errors(), skip=1))
+
+
+async def _http_error(request: Request, error: HTTPException) -> Response:
+    reason = _BY_STATUS.get(error.status_code, Reason.MALFORMED_REQUEST)
+    where = f"{request.method} {request.url.path}"
+    details = {
+        Reason.ROUTE_NOT_FOUND: f"there is nothing at {where[:200]}: /docs shows what there is",
+        Reason.METHOD_NOT_ALLOWED: f"{where[:200]} is not offered: /docs shows what is",
+        Reason.BODY_TOO_LARGE: "the body is larger than this service takes: send fewer transitions at once",
+    }
+    return _respond(request, ServiceError(reason, details.get(reason, str(error.detail))), error.headers)
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    return _respond(request, ServiceError(Reason.INTERNAL, "an error of the service; its log says more"))
+
+
+def _respond(request: Request, error: ServiceError, headers: Any = None) -> Response:
+    request.scope["mier.outcome"] = error.reason.value
+    return problem_response(error, request.scope.get("mier.request_id", ""), headers)
+
+
+def _complete_openapi(app: FastAPI) -> None:
+    """Adds the schemas of bodies that the routes read themselves, and of problems."""
+    plain = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = plain()
+            _, extra = models_json_schema(
+                [(model, "validation") for model in (*BODIES, Problem)],
+                ref_template="#/components/schemas/{model}",
+            )
+            schema.setdefault("components", {}).setdefault("schemas", {}).update(extra["$defs"])
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+class Guard:
+    """Wraps the application (see the header of this file)."""
+
+    def __init__(self, app: ASGIApp, lifecycle: Lifecycle, metrics: Metrics, max_requests: int) -> None:
+        self._app = app
+        self._lifecycle = lifecycle
+        self._metrics = metrics
+        self._max_requests = max_requests
+        self._under_way = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1003})
+            return
+        started_s = time.perf_counter()
+        request_id = _request_id(scope)
+        scope["mier.request_id"] = request_id
+        started = False
+
+        async def named(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                message.setdefault("headers", []).append((b"x-request-id", request_id.encode()))
+            await send(message)
+
+        self._under_way += 1
+        try:
+            with structlog.contextvars.bound_contextvars(request_id=request_id):
+                self._admit(scope["path"])
+                await self._app(scope, receive, named)
+        except ServiceError as error:
+            scope["mier.outcome"] = error.reason.value
+            await problem_response(error, request_id)(scope, receive, named)
+        except Exception:
+            _log.exception("request_failed", request_id=request_id, method=scope["method"], path=scope["path"])
+            if not started:
+                error = ServiceError(Reason.INTERNAL, "an error of the service; its log says more")
+                await problem_response(error, request_id)(scope, receive, named)
+        finally:
+            self._under_way -= 1
+            call = getattr(scope.get("endpoint"), "__name__", "none")
+            outcome = scope.get("mier.outcome", "OK")
+            self._metrics.call("http", call, outcome, time.perf_counter() - started_s)
+
+    def _admit(self, path: str) -> None:
+        if path.removeprefix("/v1") in ("/livez", "/readyz", "/healthz", "/metrics"):
+            return
+        if self._lifecycle.phase is Phase.DRAINING:
+            raise ServiceError(Reason.DRAINING, "the service is stopping: ask again once it is back")
+        if self._under_way > self._max_requests:
+            raise ServiceError(
+                Reason.OVERLOADED, f"more than {self._max_requests} requests are under way: try again shortly"
+            )
+
+
+def _request_id(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _REQUEST_ID.fullmatch(text := value.decode("latin-1")):
+            return text
+    return uuid.uuid4().hex

@@ -1,0 +1,214 @@
+"""What HTTP requests carry, and reading it: JSON checked strictly, or raw little-endian float32."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.requests import Request
+
+from mier_service.acting import MAX_BATCH, ActCall
+from mier_service.environments import ExpectedEnvironment
+from mier_service.errors import Reason, ServiceError, invalid
+from mier_service.learning import MAX_UPDATES
+from mier_service.offload import BoundedPool
+from mier_service.problems import from_pydantic
+from mier_service.recording import Submission
+from mier_service.values import EXAMPLE_HASH, EXAMPLE_ID, MAX_INDEX, MAX_SEED, Value, WindowValue
+
+JSON = "application/json"
+BINARY = "application/octet-stream"
+_PARSE_ON_LOOP_BYTES = 32 * 1024
+_JSON_TYPE = re.compile(r"application/(json|[\w.+-]+\+json)", re.IGNORECASE)
+
+SessionId = Annotated[str, Field(min_length=1, max_length=100, examples=[EXAMPLE_ID])]
+Name = Annotated[str, Field(min_length=1, max_length=100)]
+Index = Annotated[int, Field(ge=0, lt=MAX_INDEX)]
+Seed = Annotated[int, Field(ge=0, lt=MAX_SEED)]
+Vector = Annotated[list[float], Field(max_length=1_000_000)]
+Rows = Annotated[list[Vector], Field(min_length=1, max_length=1_000_000)]
+
+
+class Body(BaseModel):
+    """Strict and closed: a misspelt field is an error, not a default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+B = TypeVar("B", bound=Body)
+
+
+class CreateSessionBody(Body):
+    """Asks for a session."""
+
+    checkpoint: Name = Field(description="Name of a checkpoint that the service holds.", examples=["cheetah-vel-ood"])
+    expected_environment: ExpectedEnvironment | None = Field(
+        None, description="Your own environment; refused, difference by difference, if it does not fit."
+    )
+    seed: Seed = Field(0, description="Seed of the exploration noise.")
+
+
+class TransitionsBody(Body):
+    """Consecutive steps of one episode: row i is step first_step + i."""
+
+    session_id: SessionId
+    episode: Index = Field(description="Number of the episode, chosen by you.", examples=[0])
+    first_step: Index = Field(description="Step of the first row.", examples=[0])
+    observation: Rows = Field(description="What was seen before acting. [n, observation_dim]")
+    action: Rows = Field(description="What was done, environment units, within bounds. [n, action_dim]")
+    reward: Vector = Field(description="Reward of each step. [n]")
+    next_observation: Rows = Field(description="What was seen after acting, before a reset. [n, observation_dim]")
+    terminated: list[bool] | None = Field(None, description="Ended the episode for good. [n]; null: none did.")
+    truncated: list[bool] | None = Field(None, description="The last step for another reason. [n]; null: none was.")
+    policy_version: Index | Annotated[list[Index], Field(min_length=1)] = Field(
+        description="Version that chose each action; 0: none did. One number for all rows, or [n].", examples=[1]
+    )
+
+    def submission(self, key: str) -> Submission:
+        """As arrays; the sizes are checked by the use case."""
+        n = len(self.reward)
+        version = self.policy_version if isinstance(self.policy_version, list) else [self.policy_version]
+        return Submission(
+            session_id=self.session_id,
+            episode=self.episode,
+            first_step=self.first_step,
+            observation=_array(self.observation, "observation"),
+            action=_array(self.action, "action"),
+            reward=_array(self.reward, "reward"),
+            next_observation=_array(self.next_observation, "next_observation"),
+            terminated=_array(self.terminated if self.terminated is not None else [0.0] * n, "terminated"),
+            truncated=_array(self.truncated if self.truncated is not None else [0.0] * n, "truncated"),
+            policy_version=np.asarray(version, np.int64),
+            key=key,
+        )
+
+
+class AdaptBody(Body):
+    """Asks for context adaptation."""
+
+    session_id: SessionId
+    window: WindowValue = Field(default_factory=WindowValue, description="The transitions to use; left out: all.")  # type: ignore[arg-type]
+
+
+class FineTuneBody(Body):
+    """Asks for a fine-tune."""
+
+    session_id: SessionId
+    updates: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_UPDATES,
+        description="Gradient updates to make; null: as the checkpoint says.",
+        examples=[4000],
+    )
+    seed: Seed = Field(0, description="Seed of all its randomness.")
+
+
+class ActBody(Body):
+    """Asks for an action."""
+
+    session_id: SessionId
+    observation: Vector = Field(description="What is seen now. [observation_dim]")
+    deterministic: bool = Field(
+        False, description="True: the mean action. False: exploring, a function of (seed, episode, step)."
+    )
+    episode: Index | None = Field(None, description="Required when exploring.", examples=[0])
+    step: Index | None = Field(None, description="Required when exploring.", examples=[0])
+
+    def call(self) -> ActCall:
+        observation = _array(self.observation, "observation")
+        return ActCall(self.session_id, observation, self.deterministic, self.episode, self.step)
+
+
+class ActBatchBody(Body):
+    """Asks for many actions."""
+
+    requests: list[ActBody] = Field(min_length=1, max_length=MAX_BATCH, description="Of any sessions.")
+
+
+class ActReply(Value):
+    """The action, and what chose it."""
+
+    action: list[float] = Field(description="Environment units, within bounds. [action_dim]", examples=[[0.1, -0.4]])
+    policy_version: int = Field(description="Version that chose it; send it back with the transition.", examples=[1])
+    weights_hash: str = Field(description="SHA-256 of that version's weights.", examples=[EXAMPLE_HASH])
+
+
+class OutcomeError(Value):
+    """Why one request of a batch has no action."""
+
+    reason: str = Field(examples=["SESSION_NOT_FOUND"])
+    detail: str
+
+
+class ActOutcome(Value):
+    """Exactly one of the two is not null."""
+
+    response: ActReply | None = None
+    error: OutcomeError | None = None
+
+
+class ActBatchReply(Value):
+    """One outcome for each request, in order."""
+
+    outcomes: list[ActOutcome]
+
+
+BODIES: tuple[type[Body], ...] = (
+    CreateSessionBody,
+    TransitionsBody,
+    AdaptBody,
+    FineTuneBody,
+    ActBody,
+    ActBatchBody,
+)
+
+
+def media_type(request: Request, allowed: tuple[str, ...]) -> str:
+    """Which of the allowed types the body is of."""
+    given = request.headers.get("content-type", "").split(";")[0].strip()
+    kind = JSON if _JSON_TYPE.fullmatch(given) else given.lower()
+    if kind not in allowed:
+        raise ServiceError(
+            Reason.UNSUPPORTED_MEDIA_TYPE,
+            f"expected Content-Type {' or '.join(allowed)}, got {given[:80]!r}",
+        )
+    return kind
+
+
+async def read_json(request: Request, body_type: type[B], pool: BoundedPool) -> B:
+    """The checked JSON body; what is large is parsed off the event loop."""
+    data = await request.body()
+    if len(data) <= _PARSE_ON_LOOP_BYTES:
+        return parse(body_type, data)
+    return await pool.run(parse, body_type, data)
+
+
+def parse(body_type: type[B], data: bytes) -> B:
+    try:
+        return body_type.model_validate_json(data)
+    except ValidationError as error:
+        raise from_pydantic(error) from None
+
+
+def request_body(*kinds: tuple[Literal["application/json"], type[Body]] | tuple[str, str]) -> dict[str, Any]:
+    """The OpenAPI description of a body: a model for JSON, words for a binary one."""
+    content: dict[str, Any] = {}
+    for kind, what in kinds:
+        if isinstance(what, str):
+            content[kind] = {"schema": {"type": "string", "format": "binary", "description": what}}
+        else:
+            content[kind] = {"schema": {"$ref": f"#/components/schemas/{what.__name__}"}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def _array(values: Any, name: str) -> npt.NDArray[np.float32]:
+    try:
+        with np.errstate(over="ignore"):
+            return np.asarray(values, np.float32)
+    except ValueError:
+        lengths = sorted({len(row) for row in values})
+        raise invalid(name, f"{name}: expected rows of one length, got lengths {lengths[:10]}") from None

@@ -1,0 +1,334 @@
+"""The HTTP routes: decode -> core -> encode. Refusals become problems elsewhere (`http.py`)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import JSONResponse
+from sse_starlette import EventSourceResponse, ServerSentEvent
+
+from mier_proto import convert
+from mier_service.acting import ActCall, Action
+from mier_service.core import Core
+from mier_service.errors import Reason, ServiceError, Violation, invalid
+from mier_service.http_bodies import (
+    BINARY,
+    JSON,
+    ActBatchBody,
+    ActBatchReply,
+    ActBody,
+    ActOutcome,
+    ActReply,
+    AdaptBody,
+    CreateSessionBody,
+    FineTuneBody,
+    OutcomeError,
+    TransitionsBody,
+    media_type,
+    read_json,
+    request_body,
+)
+from mier_service.metrics import Metrics
+from mier_service.offload import BoundedPool
+from mier_service.problems import MEDIA_TYPE
+from mier_service.sessions import MAX_PAGE_SIZE
+from mier_service.store_keys import MAX_KEY_CHARACTERS
+from mier_service.values import (
+    MAX_INDEX,
+    AdaptationValue,
+    OperationValue,
+    SessionPage,
+    SessionValue,
+    StoredValue,
+    VersionPage,
+)
+
+_PING_EVERY_S = 15
+_SEND_WITHIN_S = 30.0
+
+Key = Annotated[
+    str,
+    Header(
+        alias="Idempotency-Key",
+        max_length=MAX_KEY_CHARACTERS,
+        description="Repeat a request with its key, and it is done once; the same key with another body is refused.",
+    ),
+]
+PageSize = Annotated[int, Query(ge=0, le=MAX_PAGE_SIZE, description="At most so many; 0: 100.")]
+PageToken = Annotated[str, Query(max_length=100, description="next_page_token of the page before.")]
+QuerySession = Annotated[str | None, Query(max_length=100, description="For a binary body only.")]
+QueryIndex = Annotated[int | None, Query(ge=0, lt=MAX_INDEX, description="For a binary body only.")]
+QueryFlag = Annotated[bool, Query(description="For a binary body only.")]
+
+_ROWS = (
+    "Raw little-endian float32, row after row: observation [observation_dim], action [action_dim], reward, "
+    "next_observation [observation_dim], terminated (0 or 1), truncated (0 or 1). session_id, episode, "
+    "first_step and policy_version (one for all rows) are query parameters."
+)
+_OBSERVATION = (
+    "The observation, raw little-endian float32 [observation_dim]. session_id, deterministic, episode and step "
+    "are query parameters. With Accept: application/octet-stream the reply is the raw action, and the version "
+    "is in the headers Mier-Policy-Version and Mier-Weights-Hash."
+)
+
+
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI's description of the problems that a route may answer with."""
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    always = (400, 413, 422, 500, 503)
+    return {
+        status: {"description": "Refused; the problem says why.", "content": content}
+        for status in sorted({*always, *statuses})
+    }
+
+
+def build_router(core: Core, pool: BoundedPool, metrics: Metrics) -> APIRouter:
+    """All calls; mounted at the root and under /v1."""
+    router = APIRouter()
+    _add_sessions(router, core, pool)
+    _add_learning(router, core, pool)
+    _add_recording(router, core, pool, metrics)
+    _add_acting(router, core, pool)
+    return router
+
+
+def _add_sessions(router: APIRouter, core: Core, pool: BoundedPool) -> None:
+    tags = ["sessions"]
+
+    @router.post(
+        "/sessions",
+        status_code=201,
+        tags=tags,
+        openapi_extra=request_body((JSON, CreateSessionBody)),
+        responses=refusals(404, 409, 415),
+    )
+    async def create_session(request: Request, response: Response, key: Key = "") -> SessionValue:
+        """Opens a session: version 1 is the checkpoint's weights with its prior context."""
+        media_type(request, (JSON,))
+        body = await read_json(request, CreateSessionBody, pool)
+        session = await core.sessions.create(body.checkpoint, body.expected_environment, body.seed, key)
+        response.headers["Location"] = f"{request.url.path.rstrip('/')}/{session.id}"
+        return session
+
+    @router.get("/sessions", tags=tags, responses=refusals())
+    async def list_sessions(page_size: PageSize = 0, page_token: PageToken = "") -> SessionPage:
+        """Sessions, oldest first."""
+        return await core.sessions.list(page_size, page_token)
+
+    @router.get("/sessions/{session_id}", tags=tags, responses=refusals(404))
+    async def get_session(session_id: str) -> SessionValue:
+        """One session."""
+        return await core.sessions.get(session_id)
+
+    @router.delete("/sessions/{session_id}", status_code=204, tags=tags, responses=refusals(404, 409))
+    async def delete_session(session_id: str, key: Key = "") -> None:
+        """Deletes a session with its transitions, versions and operations."""
+        await core.sessions.delete(session_id, key)
+
+    @router.post("/sessions/{session_id}/pause", tags=tags, responses=refusals(404, 409))
+    async def pause_session(session_id: str, key: Key = "") -> SessionValue:
+        """Freezes learning; acting and submitting go on."""
+        return await core.sessions.pause(session_id, key)
+
+    @router.post("/sessions/{session_id}/resume", tags=tags, responses=refusals(404, 409))
+    async def resume_session(session_id: str, key: Key = "") -> SessionValue:
+        """Lets learning go on."""
+        return await core.sessions.resume(session_id, key)
+
+    @router.get("/sessions/{session_id}/versions", tags=tags, responses=refusals(404))
+    async def list_versions(session_id: str, page_size: PageSize = 0, page_token: PageToken = "") -> VersionPage:
+        """The session's policy versions, oldest first: their lineage."""
+        return await core.sessions.versions(session_id, page_size, page_token)
+
+
+def _add_learning(router: APIRouter, core: Core, pool: BoundedPool) -> None:
+    tags = ["learning"]
+
+    @router.post(
+        "/adapt",
+        tags=tags,
+        openapi_extra=request_body((JSON, AdaptBody)),
+        responses=refusals(404, 409, 415),
+    )
+    async def adapt(request: Request, key: Key = "") -> AdaptationValue:
+        """Infers the model context from the window's transitions, starting at the prior."""
+        media_type(request, (JSON,))
+        body = await read_json(request, AdaptBody, pool)
+        return await core.learning.adapt(body.session_id, body.window, key)
+
+    @router.post(
+        "/finetune",
+        status_code=202,
+        tags=tags,
+        openapi_extra=request_body((JSON, FineTuneBody)),
+        responses=refusals(404, 409, 415),
+    )
+    async def fine_tune(request: Request, response: Response, key: Key = "") -> OperationValue:
+        """Starts relabel-based fine-tuning in the background; the reply is what to watch."""
+        media_type(request, (JSON,))
+        body = await read_json(request, FineTuneBody, pool)
+        operation = await core.learning.fine_tune(body.session_id, body.updates, body.seed, key)
+        prefix = request.url.path.rstrip("/").removesuffix("/finetune")
+        response.headers["Location"] = f"{prefix}/operations/{operation.id}"
+        return operation
+
+    @router.get("/operations/{operation_id}", tags=tags, responses=refusals(404))
+    async def get_operation(operation_id: str) -> OperationValue:
+        """One operation."""
+        return await core.learning.operation(operation_id)
+
+    @router.post("/operations/{operation_id}/cancel", tags=tags, responses=refusals(404, 409))
+    async def cancel_operation(operation_id: str, key: Key = "") -> OperationValue:
+        """Asks it to stop; it publishes nothing afterwards."""
+        return await core.learning.cancel(operation_id, key)
+
+    @router.get(
+        "/operations/{operation_id}/events",
+        tags=tags,
+        response_class=EventSourceResponse,
+        responses={
+            200: {
+                "description": "Server-sent events named `operation`, each with the operation as JSON, now and at "
+                "each change; the final state is the last. An event named `problem` ends the stream early.",
+                "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            },
+            **refusals(404),
+        },
+    )
+    async def watch_operation(operation_id: str) -> EventSourceResponse:
+        """The operation's progress as server-sent events."""
+        await core.learning.operation(operation_id)  # unknown ids are refused before the stream begins
+        return EventSourceResponse(
+            _events(core.learning.watch(operation_id)), ping=_PING_EVERY_S, send_timeout=_SEND_WITHIN_S
+        )
+
+
+async def _events(values: AsyncIterator[OperationValue]) -> AsyncIterator[ServerSentEvent]:
+    try:
+        async for value in values:
+            yield ServerSentEvent(value.model_dump_json(), event="operation")
+    except ServiceError as error:
+        yield ServerSentEvent(
+            OutcomeError(reason=error.reason.value, detail=error.detail).model_dump_json(), event="problem"
+        )
+
+
+def _add_recording(router: APIRouter, core: Core, pool: BoundedPool, metrics: Metrics) -> None:
+    @router.post(
+        "/transitions",
+        tags=["recording"],
+        openapi_extra=request_body((JSON, TransitionsBody), (BINARY, _ROWS)),
+        responses=refusals(404, 409, 415),
+    )
+    async def submit_transitions(
+        request: Request,
+        session_id: QuerySession = None,
+        episode: QueryIndex = None,
+        first_step: QueryIndex = None,
+        policy_version: QueryIndex = None,
+        key: Key = "",
+    ) -> StoredValue:
+        """Appends consecutive steps of one episode; the reply says that they are durable."""
+        if media_type(request, (JSON, BINARY)) == JSON:
+            body = await read_json(request, TransitionsBody, pool)
+            stored = await core.recording.submit(await pool.run(body.submission, key))
+        else:
+            given = _required(
+                session_id=session_id, episode=episode, first_step=first_step, policy_version=policy_version
+            )
+            stored = await core.recording.submit_rows(
+                given["session_id"],
+                await request.body(),
+                given["episode"],
+                given["first_step"],
+                given["policy_version"],
+                key,
+            )
+        metrics.stored(stored.stored)
+        return stored
+
+
+def _add_acting(router: APIRouter, core: Core, pool: BoundedPool) -> None:
+    tags = ["acting"]
+
+    @router.post(
+        "/act",
+        tags=tags,
+        response_model=ActReply,
+        openapi_extra=request_body((JSON, ActBody), (BINARY, _OBSERVATION)),
+        responses=refusals(404, 415),
+    )
+    async def act(
+        request: Request,
+        session_id: QuerySession = None,
+        deterministic: QueryFlag = False,
+        episode: QueryIndex = None,
+        step: QueryIndex = None,
+    ) -> Response:
+        """The action for one observation, by the session's active version."""
+        if media_type(request, (JSON, BINARY)) == JSON:
+            call = (await read_json(request, ActBody, pool)).call()
+        else:
+            observation = _observation(await request.body())
+            session = str(_required(session_id=session_id)["session_id"])
+            call = ActCall(session, observation, deterministic, episode, step)
+        action = await core.acting.act(call)
+        if BINARY in request.headers.get("accept", ""):
+            headers = {
+                "Mier-Policy-Version": str(action.policy_version),
+                "Mier-Weights-Hash": action.weights_hash,
+            }
+            return Response(action.action.astype("<f4").tobytes(), 200, headers, BINARY)
+        return JSONResponse(_reply(action))
+
+    @router.post(
+        "/act/batch",
+        tags=tags,
+        response_model=ActBatchReply,
+        openapi_extra=request_body((JSON, ActBatchBody)),
+        responses=refusals(415),
+    )
+    async def act_batch(request: Request) -> ActBatchReply:
+        """Many sessions' actions in one message; one that is refused does not spoil the others."""
+        media_type(request, (JSON,))
+        body = await read_json(request, ActBatchBody, pool)
+        outcomes = await core.acting.act_batch([item.call() for item in body.requests])
+        return ActBatchReply(outcomes=[_outcome(outcome) for outcome in outcomes])
+
+
+def _reply(action: Action) -> dict[str, Any]:
+    return {
+        "action": action.action.tolist(),
+        "policy_version": action.policy_version,
+        "weights_hash": action.weights_hash,
+    }
+
+
+def _outcome(outcome: Action | ServiceError) -> ActOutcome:
+    if isinstance(outcome, ServiceError):
+        return ActOutcome(error=OutcomeError(reason=outcome.reason.value, detail=outcome.detail))
+    return ActOutcome(response=ActReply(**_reply(outcome)))
+
+
+def _observation(data: bytes) -> np.ndarray[Any, np.dtype[np.float32]]:
+    if len(data) % 4:
+        raise invalid("observation", f"observation: expected 4 bytes for each value, got {len(data)} bytes")
+    try:
+        return convert.decode_raw(data, "observation", (len(data) // 4,))
+    except ValueError as error:
+        raise invalid("observation", str(error)) from None
+
+
+def _required(**given: Any) -> dict[str, Any]:
+    missing = [name for name, value in given.items() if value is None]
+    if missing:
+        text = "a binary body needs this query parameter"
+        raise ServiceError(
+            Reason.INVALID_ARGUMENT,
+            f"a binary body needs the query parameters {', '.join(given)}; missing: {', '.join(missing)}",
+            tuple(Violation(name, text) for name in missing),
+        )
+    return given

@@ -1,0 +1,285 @@
+"""Use cases of learning: context adaptation at once, fine-tuning in the background, and its operations.
+
+Model context and policy context are kept apart: while a session acts on the checkpoint's weights, a new model
+context makes a new version with those weights and that context; once fine-tuned, `adapt` moves the model context
+only, and acting changes by a new version only.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import AsyncIterator, Callable
+
+import numpy as np
+from sqlalchemy import Connection
+
+from mier.adaptation import Adaptation, InsufficientData
+from mier_service import store_keys, store_operations, store_sessions, store_transitions
+from mier_service.acting import Acting
+from mier_service.changes import Changes
+from mier_service.checkpoints import Checkpoints, HeldCheckpoint
+from mier_service.errors import Reason, ServiceError, invalid
+from mier_service.offload import BoundedPool
+from mier_service.sessions import require_seed
+from mier_service.storage import Storage
+from mier_service.store_keys import Retry
+from mier_service.transition_rows import FloatArray, RowLayout
+from mier_service.values import (
+    AdaptationValue,
+    ModelContextValue,
+    OperationState,
+    OperationValue,
+    Promotion,
+    SessionState,
+    SessionValue,
+    VersionOrigin,
+    WindowValue,
+)
+
+MAX_UPDATES = 1_000_000
+MAX_WINDOW_STEPS = 200_000
+"""More than that in one adaptation would take all memory for no better context."""
+
+
+class Learning:
+    """Adapts and fine-tunes."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        checkpoints: Checkpoints,
+        acting: Acting,
+        changes: Changes,
+        store_pool: BoundedPool,
+        adapt_pool: BoundedPool,
+        max_queued_operations: int,
+        new_id: Callable[[], str],
+    ) -> None:
+        self._storage = storage
+        self._checkpoints = checkpoints
+        self._acting = acting
+        self._changes = changes
+        self._store_pool = store_pool
+        self._adapt_pool = adapt_pool
+        self._max_queued_operations = max_queued_operations
+        self._new_id = new_id
+        self.on_queued: Callable[[], None] = lambda: None
+        """Called when an operation waits for a worker."""
+
+    async def adapt(self, session_id: str, window: WindowValue, key: str) -> AdaptationValue:
+        """Infers the model context from the window's transitions, starting at the prior."""
+        require_window(window)
+        retry = Retry.of(key, "Adapt", session_id, window.model_dump_json())
+        value = await self._adapt_pool.run(self._adapt, session_id, window, retry)
+        await self._acting.refresh_if_older(session_id, value.active_version.number)
+        return value
+
+    async def fine_tune(self, session_id: str, updates: int | None, seed: int, key: str) -> OperationValue:
+        """Queues a fine-tune from the active version's weights on all transitions of this moment."""
+        require_seed(seed)
+        if updates is not None and not 1 <= updates <= MAX_UPDATES:
+            raise invalid("updates", f"expected 1 <= updates <= {MAX_UPDATES}, got {updates}")
+        retry = Retry.of(key, "FineTune", session_id, str(updates), str(seed))
+        value = await self._store_pool.run(self._fine_tune, session_id, updates, seed, retry)
+        self.on_queued()
+        return value
+
+    async def operation(self, operation_id: str) -> OperationValue:
+        value = await self._store_pool.run(self._operation, operation_id)
+        if value.state is OperationState.SUCCEEDED:
+            # Who sees success must act with its version from now on.
+            await self._acting.refresh_if_older(value.session_id, value.result_version)
+        return value
+
+    async def cancel(self, operation_id: str, key: str) -> OperationValue:
+        """Asks it to stop; a final one is returned as it is."""
+        retry = Retry.of(key, "CancelOperation", operation_id)
+        value = await self._store_pool.run(self._cancel, operation_id, retry)
+        self._changes.tell(operation_id)
+        return value
+
+    async def watch(self, operation_id: str) -> AsyncIterator[OperationValue]:
+        """The operation now and at each change, the final state last."""
+        with self._changes.watch(operation_id) as changed:
+            last: OperationValue | None = None
+            while True:
+                changed.clear()
+                value = await self.operation(operation_id)
+                if value != last:
+                    yield value
+                    last = value
+                if value.state.final:
+                    return
+                if self._changes.draining:
+                    raise ServiceError(
+                        Reason.DRAINING, "the service is stopping; the operation goes on at its next start"
+                    )
+                await changed.wait()
+
+    def _adapt(self, session_id: str, window: WindowValue, retry: Retry) -> AdaptationValue:
+        with self._storage.store.read() as c:
+            if earlier := store_keys.earlier_reply(c, retry):
+                return AdaptationValue.model_validate_json(earlier)
+            session = store_sessions.get_session(c, session_id)
+            require_learning(session)
+            rows = store_transitions.read(c, session_id, _layout(session), window)
+        if len(rows) > MAX_WINDOW_STEPS:
+            raise invalid(
+                "window",
+                f"the window holds {len(rows)} transitions, at most {MAX_WINDOW_STEPS} may be used: "
+                "set window.last_steps",
+            )
+        held = self._checkpoints.get(session.checkpoint, session.checkpoint_hash)
+        started_s = time.perf_counter()
+        found = _infer(held, rows, session)
+        elapsed_ms = 1000.0 * (time.perf_counter() - started_s)
+        with self._storage.once(retry, AdaptationValue) as write:
+            if write.earlier is None:
+                write.reply = self._record(write.c, session_id, window, found, elapsed_ms)
+        return write.result
+
+    def _record(
+        self, c: Connection, session_id: str, window: WindowValue, found: Adaptation, elapsed_ms: float
+    ) -> AdaptationValue:
+        session = store_sessions.get_session(c, session_id)
+        require_learning(session)  # it may have been paused while this was computed
+        context = ModelContextValue(
+            number=session.model_context.number + 1,
+            values=[float(x) for x in found.context],
+            heldout_nll_before=_finite(found.nll_before),
+            heldout_nll_after=_finite(found.nll_after),
+            ood_score=_finite(found.ood_score),
+            transitions_used=found.transitions_used,
+            window=window,
+            create_time=store_sessions.to_time(self._storage.clock()),
+        )
+        store_sessions.add_model_context(c, session_id, context)
+        active, onnx_hash = store_sessions.get_version(c, session_id, session.active_version)
+        published = active.origin is not VersionOrigin.FINE_TUNE
+        if published:
+            active = active.model_copy(
+                update={
+                    "number": store_sessions.newest_version_number(c, session_id) + 1,
+                    "parent": active.number,
+                    "policy_context": context.values,
+                    "model_context_number": context.number,
+                    "origin": VersionOrigin.ADAPT,
+                    "promotion": Promotion.UNGATED,
+                    "transitions_used": found.transitions_used,
+                    "create_time": context.create_time,
+                }
+            )
+            store_sessions.add_version(c, session_id, active, onnx_hash)
+        return AdaptationValue(model_context=context, active_version=active, published=published, elapsed_ms=elapsed_ms)
+
+    def _fine_tune(self, session_id: str, updates: int | None, seed: int, retry: Retry) -> OperationValue:
+        with self._storage.store.read() as c:
+            if earlier := store_keys.earlier_reply(c, retry):
+                return OperationValue.model_validate_json(earlier)
+            session = store_sessions.get_session(c, session_id)
+        configuration = self._checkpoints.get(
+            session.checkpoint, session.checkpoint_hash
+        ).checkpoint.agent.configuration
+        total = configuration.finetune.updates if updates is None else updates
+        with self._storage.once(retry, OperationValue) as write:
+            if write.earlier is None:
+                session = store_sessions.get_session(write.c, session_id)
+                require_learning(session)
+                require_data(session.transitions_count, configuration.adapt.min_transitions)
+                self._require_room(write.c, session_id)
+                write.reply = self._queue(write.c, session, total, seed)
+        return write.result
+
+    def _require_room(self, c: Connection, session_id: str) -> None:
+        if running := store_operations.unfinished_of_session(c, session_id):
+            raise ServiceError(
+                Reason.OPERATION_IN_PROGRESS,
+                f"operation {running} is fine-tuning this session: wait for it, or cancel it first",
+            )
+        queued = store_operations.count_unfinished(c)
+        if queued >= self._max_queued_operations:
+            raise ServiceError(
+                Reason.QUEUE_FULL,
+                f"{queued} fine-tunes are running or waiting, at most {self._max_queued_operations} may: "
+                "try again later",
+            )
+
+    def _queue(self, c: Connection, session: SessionValue, updates: int, seed: int) -> OperationValue:
+        now = store_sessions.to_time(self._storage.clock())
+        operation = OperationValue(
+            id=self._new_id(),
+            session_id=session.id,
+            state=OperationState.QUEUED,
+            cancel_requested=False,
+            updates_done=0,
+            updates_total=updates,
+            seed=seed,
+            transitions_used=session.transitions_count,
+            start_version=session.active_version,
+            result_version=0,
+            attempts=0,
+            create_time=now,
+            update_time=now,
+        )
+        newest = store_transitions.last_batch_row(c, session.id)
+        store_operations.add(c, operation, newest, session.model_context.number)
+        return operation
+
+    def _operation(self, operation_id: str) -> OperationValue:
+        with self._storage.store.read() as c:
+            return store_operations.get(c, operation_id)
+
+    def _cancel(self, operation_id: str, retry: Retry) -> OperationValue:
+        with self._storage.once(retry, OperationValue) as write:
+            if write.earlier is None:
+                write.reply = store_operations.request_cancel(write.c, operation_id, self._storage.clock())
+        return write.result
+
+
+def require_learning(session: SessionValue) -> None:
+    if session.state is SessionState.PAUSED:
+        raise ServiceError(
+            Reason.SESSION_PAUSED,
+            f"session {session.id} is paused, which freezes learning: resume it first (acting goes on)",
+        )
+
+
+def require_data(have: int, needed: int) -> None:
+    if have < needed:
+        raise ServiceError(
+            Reason.INSUFFICIENT_DATA,
+            f"expected at least {needed} transitions in the window, got {have}: submit more, or widen the window",
+        )
+
+
+def require_window(window: WindowValue) -> None:
+    given = [name for name in WindowValue.model_fields if getattr(window, name) is not None]
+    if len(given) > 1:
+        raise invalid("window", f"expected at most one of all, last_steps, from_episode; got {', '.join(given)}")
+    if window.all is False:
+        raise invalid("window.all", "expected true, or nothing; got false")
+
+
+def _layout(session: SessionValue) -> RowLayout:
+    return RowLayout(session.environment.observation_dim, session.environment.action_dim)
+
+
+def _infer(held: HeldCheckpoint, rows: FloatArray, session: SessionValue) -> Adaptation:
+    agent = held.checkpoint.agent
+    require_data(len(rows), agent.configuration.adapt.min_transitions)
+    try:
+        found = agent.adapt(_layout(session).transitions(rows))
+    except InsufficientData as error:
+        raise ServiceError(Reason.INSUFFICIENT_DATA, str(error)) from error
+    if not np.isfinite(found.context).all():
+        raise ServiceError(
+            Reason.ADAPTATION_FAILED,
+            "the transitions lead to no finite context: check their units and order against the session's "
+            "environment, or choose another window; nothing was changed",
+        )
+    return found
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,177 @@
+"""A claimed operation: its lease, kept alive from a thread, and everything that a worker writes under it.
+
+Invariants
+- Every write holds only under the lease token that the operation was claimed with; `LeaseLost` says that another
+  worker has it, or that it is gone.
+- A version's files are durable before the row that names them is; version, promotion, session and operation change
+  in one transaction.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from dataclasses import asdict
+from typing import Any, Self
+
+import structlog
+from sqlalchemy import Row
+
+from mier.finetune import FineTuneMetrics
+from mier.weights import PolicyWeights
+from mier_service import store_operations, store_sessions
+from mier_service.config import WorkerConfig
+from mier_service.errors import ServiceError
+from mier_service.storage import Storage
+from mier_service.store_operations import LeaseLost
+from mier_service.store_sessions import to_time
+from mier_service.values import (
+    OperationErrorValue,
+    OperationState,
+    Promotion,
+    SessionState,
+    VersionOrigin,
+    VersionValue,
+)
+
+_log = structlog.get_logger(__name__)
+
+
+class Interrupted(Exception):
+    """The operation stops here: `state` says what becomes of it."""
+
+    def __init__(self, state: OperationState) -> None:
+        super().__init__(state)
+        self.state = state
+
+
+class Job:
+    """One claimed operation: its lease, kept alive from a thread of its own, and what is written under it."""
+
+    def __init__(self, storage: Storage, row: Row[Any], config: WorkerConfig, stopping: threading.Event) -> None:
+        self.id: str = row.id
+        self.row = row
+        self._token: int = row.lease_token
+        self._save_hash: str | None = row.save_hash
+        self._storage = storage
+        self._lease_s = config.lease_s
+        self._stopping = stopping
+        self._ended = threading.Event()
+        self._lost = threading.Event()
+        self._renewer = threading.Thread(target=self._renew, name="mier-lease", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._renewer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._renewer.join()
+
+    def check(self) -> None:
+        """Raises `LeaseLost`, or `Interrupted` where it is to stop: cancelled, paused, or the service ends."""
+        if self._lost.is_set():
+            raise LeaseLost(self.id)
+        with self._storage.store.read() as c:
+            row = store_operations.get_row(c, self.id)
+            state = store_sessions.require_session(c, row.session_id)
+        if row.cancel_requested:
+            raise Interrupted(OperationState.CANCELLED)
+        if state is SessionState.PAUSED or self._stopping.is_set():
+            raise Interrupted(OperationState.QUEUED)
+
+    def report(self, metrics: FineTuneMetrics) -> None:
+        """Progress, for watchers."""
+        values = {
+            name: float(value)
+            for name, value in asdict(metrics).items()
+            if isinstance(value, int | float) and not name.startswith("updates_") and math.isfinite(value)
+        }
+        self._change(
+            updates_done=metrics.updates_done,
+            updates_total=metrics.updates_total,
+            metrics_json=json.dumps(values),
+        )
+
+    def save(self, data: bytes) -> None:
+        """A resume point; the one before is dropped once this one is named by the row."""
+        new, old = self._storage.saves.put(data), self._save_hash
+        try:
+            self._change(save_hash=new, attempts_without_progress=0)
+        except LeaseLost:
+            self._storage.saves.remove(new)
+            raise
+        self._save_hash = new
+        if old not in (None, new):
+            self._storage.saves.remove(str(old))
+
+    def end(self, state: OperationState, error: OperationErrorValue | None = None) -> None:
+        """Gives the operation back (QUEUED), or ends it without a version."""
+        columns: dict[str, Any] = {"state": state.value, "lease_until_s": 0.0}
+        if error is not None:
+            columns["error_json"] = error.model_dump_json()
+        self._change(**columns)
+        self._drop_save_if(state.final)
+
+    def publish(self, weights: PolicyWeights, onnx: bytes, configuration_json: str) -> int:
+        """One transaction: the version, its promotion, and the operation's success. Its number."""
+        data = weights.to_bytes()
+        with self._storage.store.write() as c:
+            # Under the write lock, so that no delete of an equal version removes the files in between.
+            weights_hash, onnx_hash = self._storage.weights.put(data), self._storage.onnx.put(onnx)
+            row = store_operations.get_row(c, self.id)
+            session = store_sessions.get_session(c, row.session_id)
+            if row.cancel_requested:
+                raise Interrupted(OperationState.CANCELLED)
+            if session.state is SessionState.PAUSED:
+                raise Interrupted(OperationState.QUEUED)
+            number = store_sessions.newest_version_number(c, session.id) + 1
+            now_s = self._storage.clock()
+            version = VersionValue(
+                number=number,
+                parent=row.start_version,
+                weights_hash=weights_hash,
+                policy_context=[float(x) for x in weights.context],
+                model_context_number=row.model_context_number,
+                origin=VersionOrigin.FINE_TUNE,
+                promotion=Promotion.UNGATED,
+                operation_id=self.id,
+                checkpoint_hash=session.checkpoint_hash,
+                transitions_used=row.transitions_used,
+                seed=row.seed,
+                configuration_json=configuration_json,
+                create_time=to_time(now_s),
+            )
+            store_sessions.add_version(c, session.id, version, onnx_hash)
+            store_operations.change(
+                c,
+                self.id,
+                self._token,
+                now_s,
+                state=OperationState.SUCCEEDED.value,
+                result_version=number,
+                updates_done=row.updates_total,
+            )
+        self._drop_save_if(True)
+        return number
+
+    def _drop_save_if(self, final: bool) -> None:
+        if final and self._save_hash is not None:
+            self._storage.saves.remove(self._save_hash)
+
+    def _change(self, **columns: Any) -> None:
+        with self._storage.store.write() as c:
+            store_operations.change(c, self.id, self._token, self._storage.clock(), **columns)
+
+    def _renew(self) -> None:
+        while not self._ended.wait(self._lease_s / 3):
+            try:
+                with self._storage.store.write() as c:
+                    until_s = self._storage.clock() + self._lease_s
+                    store_operations.renew(c, self.id, self._token, until_s)
+            except LeaseLost:
+                self._lost.set()
+                return
+            except ServiceError as error:
+                _log.warning("lease_not_renewed", operation=self.id, detail=error.detail)

@@ -1,0 +1,1 @@
+"""Versioned changes of the store's tables (Alembic). A migration that was released is never edited."""

@@ -1,0 +1,85 @@
+"""Refusals as HTTP problems (RFC 9457): `application/problem+json` with a stable type and the request's id."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pydantic import Field, ValidationError
+from starlette.responses import Response
+
+from mier_service.errors import Reason, ServiceError, Violation
+from mier_service.values import Value
+
+MEDIA_TYPE = "application/problem+json"
+_TYPE_PREFIX = "urn:problem-type:mier:"
+_MAX_VIOLATIONS = 20
+
+
+class ProblemField(Value):
+    """What is wrong with one field."""
+
+    field: str = Field(description="Dotted path.", examples=["observation"])
+    detail: str = Field(description="What was expected, what came.")
+
+
+class Problem(Value):
+    """Why a request was refused (RFC 9457)."""
+
+    type: str = Field(description="Stable name of the refusal.", examples=[_TYPE_PREFIX + "session-not-found"])
+    title: str = Field(description="The same in words.", examples=["No such session"])
+    status: int = Field(description="The HTTP status.", examples=[404])
+    detail: str = Field(description="What was expected, what came, what to do.")
+    reason: str = Field(description="The same name as in gRPC's ErrorInfo.", examples=["SESSION_NOT_FOUND"])
+    request_id: str = Field(description="Names this request in the log; also header X-Request-Id.")
+    errors: list[ProblemField] = Field(description="The fields at fault; empty if it is none of them.")
+
+
+def problem_response(error: ServiceError, request_id: str, headers: Mapping[str, str] | None = None) -> Response:
+    """The refusal on the wire."""
+    rule = error.rule
+    body: dict[str, Any] = {
+        "type": _TYPE_PREFIX + error.reason.value.lower().replace("_", "-"),
+        "title": rule.title,
+        "status": rule.http_status,
+        "detail": error.detail,
+        "reason": error.reason.value,
+        "request_id": request_id,
+        "errors": [{"field": v.field, "detail": v.description} for v in error.violations],
+    }
+    extra = dict(headers or {})
+    if rule.retry_after_s is not None:
+        extra["Retry-After"] = str(rule.retry_after_s)
+    return Response(json.dumps(body), rule.http_status, extra, MEDIA_TYPE)
+
+
+def from_validation(errors: Iterable[Mapping[str, Any]], skip: int = 0) -> ServiceError:
+    """Pydantic's errors as one refusal; `skip` leading parts of each path are not the caller's words."""
+    found = list(errors)
+    if any(item["type"] == "json_invalid" for item in found):
+        detail = str(found[0].get("ctx", {}).get("error", found[0]["msg"]))
+        return ServiceError(Reason.MALFORMED_REQUEST, f"expected a JSON body, got something else: {detail}")
+    violations = tuple(
+        Violation(_path(item["loc"][skip:]) or "body", _expected(item)) for item in found[:_MAX_VIOLATIONS]
+    )
+    detail = "; ".join(f"{v.field}: {v.description}" for v in violations)
+    if len(found) > _MAX_VIOLATIONS:
+        detail += f"; and {len(found) - _MAX_VIOLATIONS} more"
+    return ServiceError(Reason.INVALID_ARGUMENT, detail, violations)
+
+
+def from_pydantic(error: ValidationError) -> ServiceError:
+    return from_validation(error.errors(include_url=False, include_context=True, include_input=True))  # type: ignore[arg-type]
+
+
+def _path(parts: Sequence[object]) -> str:
+    return ".".join(map(str, parts))
+
+
+def _expected(item: Mapping[str, Any]) -> str:
+    message = str(item["msg"])
+    if item["type"] == "missing":
+        return "expected a value, got nothing"
+    came = repr(item.get("input"))
+    return f"{message}, got {came if len(came) <= 80 else came[:80] + '...'}"

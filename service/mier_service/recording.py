@@ -1,0 +1,188 @@
+"""Use case: appending transitions. Acknowledged only once durable; each (session, episode, step) counts once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import Connection
+
+from mier_proto import convert
+from mier_service import store_sessions, store_transitions
+from mier_service.errors import invalid
+from mier_service.offload import BoundedPool
+from mier_service.storage import Storage
+from mier_service.store_keys import Retry
+from mier_service.transition_rows import RowLayout, TransitionBatch
+from mier_service.values import MAX_INDEX, EnvironmentValue, StoredValue
+
+FloatArray = npt.NDArray[np.float32]
+_BOUND_TOLERANCE = 1e-5
+"""Of the action's range: a bound may have gone through float32."""
+
+
+@dataclass(frozen=True)
+class Submission:
+    """Consecutive steps of one episode, as they came; row i is step first_step + i."""
+
+    session_id: str
+    episode: int
+    first_step: int
+    observation: FloatArray
+    """[n, observation_dim]"""
+    action: FloatArray
+    """[n, action_dim], environment units"""
+    reward: FloatArray
+    """[n]"""
+    next_observation: FloatArray
+    """[n, observation_dim]"""
+    terminated: FloatArray
+    """[n] 0 or 1"""
+    truncated: FloatArray
+    """[n] 0 or 1"""
+    policy_version: npt.NDArray[np.int64]
+    """[1] or [n]; 0: no version chose the action"""
+    key: str = ""
+
+    def retry(self) -> Retry:
+        arrays = [
+            self.observation,
+            self.action,
+            self.reward,
+            self.next_observation,
+            self.terminated,
+            self.truncated,
+            self.policy_version,
+        ]
+        head = (self.session_id, str(self.episode), str(self.first_step))
+        return Retry.of(self.key, "SubmitTransitions", *head, *(array.tobytes() for array in arrays))
+
+
+class Recording:
+    """Appends transitions."""
+
+    def __init__(self, storage: Storage, pool: BoundedPool) -> None:
+        self._storage = storage
+        self._pool = pool
+
+    async def submit(self, submission: Submission) -> StoredValue:
+        """Stores the steps that are new; refuses the batch as a whole or takes it as a whole."""
+        return await self._pool.run(self._submit, submission)
+
+    async def submit_rows(
+        self, session_id: str, body: bytes, episode: int, first_step: int, policy_version: int, key: str
+    ) -> StoredValue:
+        """The same from a binary body of rows (see `transition_rows`)."""
+        return await self._pool.run(self._submit_rows, session_id, body, episode, first_step, policy_version, key)
+
+    def _submit_rows(
+        self, session_id: str, body: bytes, episode: int, first_step: int, policy_version: int, key: str
+    ) -> StoredValue:
+        with self._storage.store.read() as c:
+            environment = store_sessions.get_session(c, session_id).environment
+        layout = RowLayout(environment.observation_dim, environment.action_dim)
+        try:
+            rows = convert.decode_raw(body, "rows", (None, layout.width))
+        except ValueError as error:
+            raise invalid(
+                "rows", f"{error}; a row is observation, action, reward, next_observation, terminated, truncated"
+            ) from None
+        observation, action, reward, next_observation, terminated, truncated = layout.split(rows)
+        return self._submit(
+            Submission(
+                session_id=session_id,
+                episode=episode,
+                first_step=first_step,
+                observation=observation,
+                action=action,
+                reward=reward[:, 0],
+                next_observation=next_observation,
+                terminated=terminated[:, 0],
+                truncated=truncated[:, 0],
+                policy_version=np.array([policy_version], np.int64),
+                key=key,
+            )
+        )
+
+    def _submit(self, submission: Submission) -> StoredValue:
+        with self._storage.once(submission.retry(), StoredValue) as write:
+            if write.earlier is None:
+                write.reply = _store(write.c, submission)
+        return write.result
+
+
+def _store(c: Connection, submission: Submission) -> StoredValue:
+    session_id = submission.session_id
+    environment = store_sessions.get_session(c, session_id).environment
+    layout = RowLayout(environment.observation_dim, environment.action_dim)
+    batch = _check(submission, environment, layout, store_sessions.newest_version_number(c, session_id))
+    stored = store_transitions.append(c, session_id, layout, batch)
+    return StoredValue(
+        stored=stored,
+        duplicates=batch.count - stored,
+        transitions_count=store_sessions.add_to_count(c, session_id, stored),
+    )
+
+
+def _check(
+    submission: Submission, environment: EnvironmentValue, layout: RowLayout, newest_version: int
+) -> TransitionBatch:
+    s = submission
+    n = s.observation.shape[0] if s.observation.ndim else 0
+    if n < 1:
+        raise invalid("observation", f"expected at least 1 step, got shape {list(s.observation.shape)}")
+    if not 0 <= s.episode < MAX_INDEX:
+        raise invalid("episode", f"expected 0 <= episode < 2^31, got {s.episode}")
+    if not 0 <= s.first_step <= MAX_INDEX - n:
+        raise invalid("first_step", f"expected 0 <= first_step <= 2^31 - {n} for {n} steps, got {s.first_step}")
+    shapes: dict[str, tuple[int, ...]] = {
+        "observation": (n, layout.observation_dim),
+        "action": (n, layout.action_dim),
+        "reward": (n,),
+        "next_observation": (n, layout.observation_dim),
+        "terminated": (n,),
+        "truncated": (n,),
+    }
+    for name, shape in shapes.items():
+        try:
+            convert.check_shape(getattr(s, name), name, shape)
+            convert.check_finite(getattr(s, name), name)
+        except ValueError as error:
+            raise invalid(name, str(error)) from None
+    for name in ("terminated", "truncated"):
+        if not np.isin(getattr(s, name), (0.0, 1.0)).all():
+            raise invalid(name, f"{name}: expected 0 or 1 in each row")
+    _check_bounds(s.action, environment)
+    return TransitionBatch(
+        episode=s.episode,
+        first_step=s.first_step,
+        rows=layout.join(s.observation, s.action, s.reward, s.next_observation, s.terminated, s.truncated),
+        policy_version=_check_versions(s.policy_version, n, newest_version),
+    )
+
+
+def _check_bounds(action: FloatArray, environment: EnvironmentValue) -> None:
+    low, high = np.asarray(environment.action_low), np.asarray(environment.action_high)
+    slack = _BOUND_TOLERANCE * (high - low)
+    outside = (action < low - slack) | (action > high + slack)
+    if outside.any():
+        row, column = (int(axis) for axis in np.argwhere(outside)[0])
+        raise invalid(
+            "action",
+            f"action: expected {low[column]} to {high[column]} for {environment.action_names[column]!r}, "
+            f"got {action[row, column]} in row {row}: send the action as it was applied, clipped to the bounds",
+        )
+
+
+def _check_versions(versions: npt.NDArray[np.int64], n: int, newest: int) -> npt.NDArray[np.int64]:
+    if len(versions) not in (1, n):
+        raise invalid("policy_version", f"policy_version: expected 1 or {n} numbers, got {len(versions)}")
+    unknown = versions[(versions < 0) | (versions > newest)]
+    if len(unknown):
+        raise invalid(
+            "policy_version",
+            f"policy_version: expected versions of the session, 1 to {newest}, or 0 for an action that none "
+            f"of them chose; got {unknown[0]}",
+        )
+    return np.broadcast_to(versions, n).copy()

@@ -1,0 +1,149 @@
+"""The tables: everything that a crash must not lose. Migrations bring a database here; a test compares the two.
+
+    sessions ─┬─ model_contexts      (session_id, number)              immutable
+              ├─ versions            (session_id, number)              immutable; weights are files named by hash
+              ├─ transition_batches  (session_id, episode, first_step) append-only; ranges never overlap
+              └─ operations          fenced by lease_token
+    idempotency_keys                 outlive their session
+
+Times are UTC seconds since the epoch. Vectors are little-endian float32 blobs.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData()
+
+
+def _of_session() -> ForeignKey:
+    return ForeignKey("sessions.id", ondelete="CASCADE")
+
+
+sessions = Table(
+    "sessions",
+    metadata,
+    # Creation order, never reused: the cursor of pages.
+    Column("row", Integer, primary_key=True, autoincrement=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("checkpoint", Text, nullable=False),
+    Column("checkpoint_hash", Text, nullable=False),
+    Column("environment_json", Text, nullable=False),
+    Column("seed", Integer, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("active_version", Integer, nullable=False),
+    Column("transitions_count", Integer, nullable=False),
+    Column("create_time_s", Float, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+model_contexts = Table(
+    "model_contexts",
+    metadata,
+    Column("session_id", Text, _of_session(), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("context", LargeBinary, nullable=False),
+    Column("heldout_nll_before", Float),
+    Column("heldout_nll_after", Float),
+    Column("ood_score", Float),
+    Column("transitions_used", Integer, nullable=False),
+    Column("window_json", Text),
+    Column("create_time_s", Float, nullable=False),
+)
+
+versions = Table(
+    "versions",
+    metadata,
+    Column("session_id", Text, _of_session(), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("parent", Integer, nullable=False),
+    Column("weights_hash", Text, nullable=False),
+    # SHA-256 of the ONNX file that acts with those weights.
+    Column("onnx_hash", Text, nullable=False),
+    Column("policy_context", LargeBinary, nullable=False),
+    Column("model_context_number", Integer, nullable=False),
+    Column("origin", Text, nullable=False),
+    Column("promotion", Text, nullable=False),
+    Column("operation_id", Text),
+    Column("checkpoint_hash", Text, nullable=False),
+    Column("transitions_used", Integer, nullable=False),
+    Column("seed", Integer),
+    Column("configuration_json", Text),
+    Column("create_time_s", Float, nullable=False),
+    Index("versions_weights", "weights_hash"),
+)
+
+transition_batches = Table(
+    "transition_batches",
+    metadata,
+    # Order of storing, never reused: what a window of the newest steps and a fine-tune's snapshot go by.
+    Column("row", Integer, primary_key=True, autoincrement=True),
+    Column("session_id", Text, _of_session(), nullable=False),
+    Column("episode", Integer, nullable=False),
+    Column("first_step", Integer, nullable=False),
+    Column("count", Integer, nullable=False),
+    # float32 [count, 2 * observation_dim + action_dim + 3], see `recording.RowLayout`.
+    Column("rows", LargeBinary, nullable=False),
+    # int64 [count]
+    Column("policy_versions", LargeBinary, nullable=False),
+    UniqueConstraint("session_id", "episode", "first_step", name="transition_batches_key"),
+    sqlite_autoincrement=True,
+)
+
+operations = Table(
+    "operations",
+    metadata,
+    Column("row", Integer, primary_key=True, autoincrement=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("session_id", Text, _of_session(), nullable=False),
+    Column("state", Text, nullable=False),
+    Column("cancel_requested", Integer, nullable=False),
+    Column("updates_done", Integer, nullable=False),
+    Column("updates_total", Integer, nullable=False),
+    Column("metrics_json", Text),
+    Column("seed", Integer, nullable=False),
+    Column("transitions_used", Integer, nullable=False),
+    # The newest transition batch that belongs to its data.
+    Column("last_batch_row", Integer, nullable=False),
+    Column("start_version", Integer, nullable=False),
+    Column("model_context_number", Integer, nullable=False),
+    Column("result_version", Integer, nullable=False),
+    Column("error_json", Text),
+    Column("attempts", Integer, nullable=False),
+    # Attempts since the last save: a fine-tune that kills its worker again and again is given up.
+    Column("attempts_without_progress", Integer, nullable=False),
+    # Grows at each claim. A worker writes only under the token it claimed with (a fencing token).
+    Column("lease_token", Integer, nullable=False),
+    Column("lease_until_s", Float, nullable=False),
+    # SHA-256 of the newest resume save; null before the first.
+    Column("save_hash", Text),
+    # Grows at each change, so that watchers can tell.
+    Column("revision", Integer, nullable=False),
+    Column("create_time_s", Float, nullable=False),
+    Column("update_time_s", Float, nullable=False),
+    Index("operations_state", "state"),
+    Index("operations_session", "session_id"),
+    sqlite_autoincrement=True,
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("call", Text, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("reply_json", Text, nullable=False),
+    Column("create_time_s", Float, nullable=False),
+    Index("idempotency_keys_age", "create_time_s"),
+)

@@ -1,0 +1,201 @@
+"""Use cases of a session's life: create, read, list, delete, pause and resume, its versions."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable
+
+from mier_service import store_keys, store_operations, store_sessions
+from mier_service.acting import Acting
+from mier_service.changes import Changes
+from mier_service.checkpoints import Checkpoints
+from mier_service.environments import ExpectedEnvironment, require_fit
+from mier_service.errors import invalid
+from mier_service.offload import BoundedPool
+from mier_service.storage import Storage
+from mier_service.store_keys import Retry
+from mier_service.values import (
+    MAX_SEED,
+    ModelContextValue,
+    Promotion,
+    SessionPage,
+    SessionState,
+    SessionValue,
+    Value,
+    VersionOrigin,
+    VersionPage,
+    VersionValue,
+)
+
+DEFAULT_PAGE_SIZE = 100
+MAX_PAGE_SIZE = 1000
+
+
+class Deleted(Value):
+    """The reply to a delete: nothing."""
+
+
+def require_seed(seed: int) -> None:
+    if not 0 <= seed < MAX_SEED:
+        raise invalid("seed", f"expected 0 <= seed < 2^53, got {seed}")
+
+
+class Sessions:
+    """A session is a row, its first model context (the checkpoint's prior) and its version 1."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        checkpoints: Checkpoints,
+        acting: Acting,
+        changes: Changes,
+        pool: BoundedPool,
+        new_id: Callable[[], str],
+    ) -> None:
+        self._storage = storage
+        self._checkpoints = checkpoints
+        self._acting = acting
+        self._changes = changes
+        self._pool = pool
+        self._new_id = new_id
+
+    async def create(self, checkpoint: str, expected: ExpectedEnvironment | None, seed: int, key: str) -> SessionValue:
+        """A session on the checkpoint's own weights and prior context."""
+        require_seed(seed)
+        expected_json = expected.model_dump_json(exclude_none=True) if expected else ""
+        retry = Retry.of(key, "CreateSession", checkpoint, expected_json, str(seed))
+        return await self._pool.run(self._create, checkpoint, expected, seed, retry)
+
+    async def get(self, session_id: str) -> SessionValue:
+        return await self._pool.run(self._get, session_id)
+
+    async def list(self, page_size: int, page_token: str) -> SessionPage:
+        return await self._pool.run(self._list, require_page_size(page_size), decode_token(page_token))
+
+    async def delete(self, session_id: str, key: str) -> None:
+        """With its transitions, versions and operations; what is being learned for it stops."""
+        operation_id = await self._pool.run(self._delete, session_id, Retry.of(key, "DeleteSession", session_id))
+        self._acting.forget(session_id)
+        if operation_id:
+            self._changes.tell(operation_id)
+
+    async def pause(self, session_id: str, key: str) -> SessionValue:
+        """Freezes learning; acting and recording go on."""
+        retry = Retry.of(key, "PauseSession", session_id)
+        return await self._pool.run(self._set_state, session_id, SessionState.PAUSED, retry)
+
+    async def resume(self, session_id: str, key: str) -> SessionValue:
+        """Lets learning go on."""
+        retry = Retry.of(key, "ResumeSession", session_id)
+        return await self._pool.run(self._set_state, session_id, SessionState.ACTIVE, retry)
+
+    async def versions(self, session_id: str, page_size: int, page_token: str) -> VersionPage:
+        """Lineage, oldest first."""
+        size, after = require_page_size(page_size), decode_token(page_token)
+        return await self._pool.run(self._versions, session_id, size, after)
+
+    def _create(self, checkpoint: str, expected: ExpectedEnvironment | None, seed: int, retry: Retry) -> SessionValue:
+        with self._storage.store.read() as c:
+            if earlier := store_keys.earlier_reply(c, retry):
+                return SessionValue.model_validate_json(earlier)
+            held = self._checkpoints.get(checkpoint)
+            known = store_sessions.onnx_of(c, held.weights_hash)
+        if expected is not None:
+            require_fit(expected, held.environment, checkpoint)
+        if known is None:
+            self._checkpoints.export(held)  # takes seconds, so not under the write lock
+        now = store_sessions.to_time(self._storage.clock())
+        context = [float(x) for x in held.prior_context]
+        session = SessionValue(
+            id=self._new_id(),
+            checkpoint=checkpoint,
+            checkpoint_hash=held.checkpoint.hash,
+            environment=held.environment,
+            seed=seed,
+            state=SessionState.ACTIVE,
+            active_version=1,
+            model_context=ModelContextValue(number=0, values=context, create_time=now),
+            transitions_count=0,
+            create_time=now,
+        )
+        version = VersionValue(
+            number=1,
+            parent=0,
+            weights_hash=held.weights_hash,
+            policy_context=context,
+            model_context_number=0,
+            origin=VersionOrigin.CHECKPOINT,
+            promotion=Promotion.UNGATED,
+            checkpoint_hash=held.checkpoint.hash,
+            transitions_used=0,
+            create_time=now,
+        )
+        with self._storage.once(retry, SessionValue) as write:
+            if write.earlier is None:
+                store_sessions.add_session(write.c, session)
+                onnx_hash = store_sessions.onnx_of(write.c, held.weights_hash)
+                if onnx_hash is None:
+                    onnx_hash = self._storage.onnx.put(self._checkpoints.export(held))
+                store_sessions.add_version(write.c, session.id, version, onnx_hash)
+                write.reply = session
+        return write.result
+
+    def _get(self, session_id: str) -> SessionValue:
+        with self._storage.store.read() as c:
+            return store_sessions.get_session(c, session_id)
+
+    def _list(self, page_size: int, after_row: int) -> SessionPage:
+        with self._storage.store.read() as c:
+            page, more = store_sessions.list_sessions(c, after_row, page_size)
+        return SessionPage(sessions=page, next_page_token=encode_token(more))
+
+    def _delete(self, session_id: str, retry: Retry) -> str | None:
+        operation_id = None
+        versions: set[tuple[str, str]] = set()
+        saves: set[str] = set()
+        with self._storage.once(retry, Deleted) as write:
+            if write.earlier is None:
+                operation_id = store_operations.unfinished_of_session(write.c, session_id)
+                versions = store_sessions.file_hashes(write.c, session_id)
+                saves = store_operations.save_hashes(write.c, session_id)
+                store_sessions.delete_session(write.c, session_id)
+                write.reply = Deleted()
+        self._storage.drop_unused(versions, saves)
+        return operation_id
+
+    def _set_state(self, session_id: str, state: SessionState, retry: Retry) -> SessionValue:
+        with self._storage.once(retry, SessionValue) as write:
+            if write.earlier is None:
+                store_sessions.set_state(write.c, session_id, state)
+                write.reply = store_sessions.get_session(write.c, session_id)
+        return write.result
+
+    def _versions(self, session_id: str, page_size: int, after: int) -> VersionPage:
+        with self._storage.store.read() as c:
+            page, more = store_sessions.list_versions(c, session_id, after, page_size)
+        return VersionPage(versions=page, next_page_token=encode_token(more))
+
+
+def require_page_size(page_size: int) -> int:
+    """0 means the default."""
+    if not 0 <= page_size <= MAX_PAGE_SIZE:
+        raise invalid("page_size", f"expected 1 to {MAX_PAGE_SIZE}, or 0 for {DEFAULT_PAGE_SIZE}, got {page_size}")
+    return page_size or DEFAULT_PAGE_SIZE
+
+
+def encode_token(position: int | None) -> str:
+    """Opaque, so that its content can change."""
+    return "" if position is None else base64.urlsafe_b64encode(str(position).encode()).decode()
+
+
+def decode_token(token: str) -> int:
+    if not token:
+        return 0
+    try:
+        position = int(base64.b64decode(token.encode(), altchars=b"-_", validate=True))
+    except (ValueError, binascii.Error, UnicodeEncodeError):
+        position = -1
+    if not 0 <= position < 2**62:
+        raise invalid("page_token", "expected the next_page_token of an earlier page, or nothing")
+    return position

@@ -1,0 +1,96 @@
+"""The data folder: the store, the immutable files that its rows name, and the clock that stamps them.
+
+`once` is how every write is made: the effect and the reply kept under the caller's idempotency key are one
+transaction, so a retry finds both or neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from sqlalchemy import Connection
+
+from mier_service import store_keys, store_operations, store_sessions
+from mier_service.files import ContentFiles
+from mier_service.store import Store
+from mier_service.store_keys import Retry
+from mier_service.values import Value
+
+V = TypeVar("V", bound=Value)
+DATABASE_FILE = "mier.sqlite3"
+_KEYS_KEPT_S = 7 * 24 * 3600.0
+
+
+@dataclass
+class Write(Generic[V]):
+    """A write under way: either `earlier` is the reply to the same request, or the block sets `reply`."""
+
+    c: Connection
+    earlier: V | None
+    reply: V | None = field(default=None)
+
+    @property
+    def result(self) -> V:
+        result = self.earlier if self.earlier is not None else self.reply
+        assert result is not None, "a write sets its reply"
+        return result
+
+
+class Storage:
+    """Everything durable, in one folder."""
+
+    def __init__(self, folder: Path, connections: int, clock: Callable[[], float]) -> None:
+        """Opens the folder, making it if need be. OSError if that is impossible."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.clock = clock
+        self.store = Store(folder / DATABASE_FILE, connections)
+        self.weights = ContentFiles(folder / "weights", "safetensors")
+        self.onnx = ContentFiles(folder / "policies", "onnx")
+        self.saves = ContentFiles(folder / "saves", "safetensors")
+
+    def prepare(self) -> None:
+        """At the start of the service, before any worker: migrates, and clears what a crash left behind."""
+        self.store.migrate()
+        with self.store.write() as c:
+            store_operations.expire_leases(c)
+            store_keys.forget_before(c, self.clock() - _KEYS_KEPT_S)
+            pairs = store_sessions.file_hashes(c)
+            used = (
+                (self.weights, {weights for weights, _ in pairs}),
+                (self.onnx, {onnx for _, onnx in pairs}),
+                (self.saves, store_operations.save_hashes(c)),
+            )
+            for files, names in used:
+                files.remove_leftovers()
+                for name in files.names() - names:
+                    files.remove(name)
+
+    @contextmanager
+    def once(self, retry: Retry, reply_type: type[V]) -> Iterator[Write[V]]:
+        """A durable write that the same idempotency key makes once."""
+        with self.store.write() as c:
+            earlier = store_keys.earlier_reply(c, retry)
+            write = Write(c, reply_type.model_validate_json(earlier) if earlier is not None else None)
+            yield write
+            if write.earlier is None:
+                store_keys.remember(c, retry, write.result.model_dump_json(), self.clock())
+
+    def drop_unused(self, versions: set[tuple[str, str]], saves: set[str]) -> None:
+        """Removes the files of deleted rows, unless equal versions name them too. The write lock keeps a worker
+        from publishing the same content in between."""
+        if not versions and not saves:
+            return
+        with self.store.write() as c:
+            for weights_hash, onnx_hash in versions:
+                if store_sessions.onnx_of(c, weights_hash) is None:
+                    self.weights.remove(weights_hash)
+                    self.onnx.remove(onnx_hash)
+            for save_hash in saves:
+                self.saves.remove(save_hash)
+
+    def close(self) -> None:
+        self.store.close()

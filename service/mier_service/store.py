@@ -1,0 +1,120 @@
+"""The durable store: one SQLite database, opened so that a committed transaction survives power loss.
+
+Invariants
+- WAL with `synchronous=FULL`, foreign keys on: set on every connection, read back, and refused otherwise.
+- `write()` begins with BEGIN IMMEDIATE, so that what it reads cannot change before it writes; when its block ends
+  without an error, the transaction is on disk.
+- A failure of the storage surfaces as `ServiceError(STORAGE_UNAVAILABLE)` and leaves nothing half-written.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import structlog
+from alembic import command
+from alembic.config import Config as AlembicConfig
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+
+from mier_service.errors import Reason, ServiceError
+
+_BUSY_TIMEOUT_MS = 10_000
+_PRAGMAS = {
+    "journal_mode": ("WAL", "wal"),
+    "synchronous": ("FULL", 2),
+    "foreign_keys": ("ON", 1),
+}
+_log = structlog.get_logger(__name__)
+
+
+class Store:
+    """Opens the database at `path`; `migrate()` must have run once before anything else."""
+
+    def __init__(self, path: Path, connections: int) -> None:
+        self._engine = create_engine(
+            f"sqlite:///{path}", pool_size=connections, max_overflow=0, connect_args={"timeout": 10.0}
+        )
+        event.listen(self._engine, "connect", _configure)
+        event.listen(self._engine, "begin", _begin)
+
+    def migrate(self) -> None:
+        """Brings the tables to this program's schema."""
+        config = AlembicConfig()
+        config.set_main_option("script_location", "mier_service:migrations")
+        with _storage_errors(), self._engine.connect() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+            connection.commit()
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A consistent snapshot."""
+        with _storage_errors(), self._engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction; on disk when the block ends, undone if it raises."""
+        with _storage_errors(), self._engine.connect() as connection:
+            connection = connection.execution_options(begin="BEGIN IMMEDIATE")
+            with connection.begin():
+                yield connection
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    @property
+    def engine(self) -> Engine:
+        return self._engine
+
+
+def _configure(connection: sqlite3.Connection, _: Any) -> None:
+    # The driver's own implicit transactions are switched off: `_begin` says when one starts, and how.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}")
+    for name, (wanted, expected) in _PRAGMAS.items():
+        cursor.execute(f"PRAGMA {name}={wanted}")
+        (got,) = cursor.execute(f"PRAGMA {name}").fetchone()
+        if got != expected:
+            raise ServiceError(
+                Reason.STORAGE_UNAVAILABLE,
+                f"the store needs SQLite with {name}={wanted}, got {got}: is it on a network file system?",
+            )
+    cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
+
+
+@contextmanager
+def _storage_errors() -> Iterator[None]:
+    try:
+        yield
+    except IntegrityError:
+        raise  # a mistake of ours, not of the storage
+    except (DBAPIError, SQLAlchemyError, sqlite3.Error) as error:
+        if isinstance(error, DBAPIError) and not isinstance(error.orig, sqlite3.DatabaseError):
+            raise
+        _log.error("storage_failed", error=str(error))
+        raise storage_unavailable(error) from error
+
+
+def storage_unavailable(error: Exception) -> ServiceError:
+    """What a caller may know of a failing disk or database."""
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        cause = str(error.orig)
+    elif isinstance(error, OSError) and error.strerror:
+        cause = error.strerror  # without the path, which is none of the caller's business
+    else:
+        cause = type(error).__name__
+    return ServiceError(
+        Reason.STORAGE_UNAVAILABLE,
+        f"the store cannot be used now ({cause}); nothing was changed: try again later",
+    )

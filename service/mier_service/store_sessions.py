@@ -1,0 +1,227 @@
+"""Rows of sessions, model contexts and versions <-> values. Every function works inside the caller's transaction."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
+
+from mier_service.errors import session_not_found
+from mier_service.schema import model_contexts, sessions, versions
+from mier_service.values import (
+    EnvironmentValue,
+    ModelContextValue,
+    Promotion,
+    SessionState,
+    SessionValue,
+    VersionOrigin,
+    VersionValue,
+    WindowValue,
+)
+
+
+def to_time(time_s: float) -> datetime:
+    return datetime.fromtimestamp(time_s, UTC)
+
+
+def context_blob(context: npt.ArrayLike) -> bytes:
+    """float32 [context_dim] -> bytes."""
+    return np.asarray(context, "<f4").tobytes()
+
+
+def context_list(blob: bytes) -> list[float]:
+    return [float(x) for x in np.frombuffer(blob, "<f4")]
+
+
+def add_session(c: Connection, session: SessionValue) -> None:
+    """A session with its first model context; its version 1 is added apart."""
+    c.execute(
+        insert(sessions).values(
+            id=session.id,
+            checkpoint=session.checkpoint,
+            checkpoint_hash=session.checkpoint_hash,
+            environment_json=session.environment.model_dump_json(),
+            seed=session.seed,
+            state=session.state.value,
+            active_version=session.active_version,
+            transitions_count=session.transitions_count,
+            create_time_s=session.create_time.timestamp(),
+        )
+    )
+    add_model_context(c, session.id, session.model_context)
+
+
+def add_model_context(c: Connection, session_id: str, value: ModelContextValue) -> None:
+    c.execute(
+        insert(model_contexts).values(
+            session_id=session_id,
+            number=value.number,
+            context=context_blob(value.values),
+            heldout_nll_before=value.heldout_nll_before,
+            heldout_nll_after=value.heldout_nll_after,
+            ood_score=value.ood_score,
+            transitions_used=value.transitions_used,
+            window_json=value.window.model_dump_json() if value.window else None,
+            create_time_s=value.create_time.timestamp(),
+        )
+    )
+
+
+def add_version(c: Connection, session_id: str, value: VersionValue, onnx_hash: str) -> None:
+    """Adds the version and makes it the one that acts."""
+    row = value.model_dump(exclude={"policy_context", "create_time"}, mode="json")
+    c.execute(
+        insert(versions).values(
+            **row,
+            session_id=session_id,
+            onnx_hash=onnx_hash,
+            policy_context=context_blob(value.policy_context),
+            create_time_s=value.create_time.timestamp(),
+        )
+    )
+    c.execute(update(sessions).where(sessions.c.id == session_id).values(active_version=value.number))
+
+
+def get_session(c: Connection, session_id: str) -> SessionValue:
+    return _session(c, _session_row(c, session_id))
+
+
+def require_session(c: Connection, session_id: str) -> SessionState:
+    """Its state; refuses an unknown id."""
+    return SessionState(_session_row(c, session_id).state)
+
+
+def list_sessions(c: Connection, after_row: int, limit: int) -> tuple[list[SessionValue], int | None]:
+    """A page of sessions, and the row after which the next one starts (None: there is none)."""
+    rows = c.execute(select(sessions).where(sessions.c.row > after_row).order_by(sessions.c.row).limit(limit + 1)).all()
+    more = rows[limit - 1].row if len(rows) > limit else None
+    return [_session(c, row) for row in rows[:limit]], more
+
+
+def set_state(c: Connection, session_id: str, state: SessionState) -> None:
+    _session_row(c, session_id)
+    c.execute(update(sessions).where(sessions.c.id == session_id).values(state=state.value))
+
+
+def add_to_count(c: Connection, session_id: str, stored: int) -> int:
+    """Counts new transitions; the new total."""
+    statement = (
+        update(sessions)
+        .where(sessions.c.id == session_id)
+        .values(transitions_count=sessions.c.transitions_count + stored)
+        .returning(sessions.c.transitions_count)
+    )
+    return int(c.execute(statement).scalar_one())
+
+
+def delete_session(c: Connection, session_id: str) -> None:
+    """With everything that belongs to it (by cascade)."""
+    _session_row(c, session_id)
+    c.execute(delete(sessions).where(sessions.c.id == session_id))
+
+
+def newest_version_number(c: Connection, session_id: str) -> int:
+    statement = select(func.max(versions.c.number)).where(versions.c.session_id == session_id)
+    return int(c.execute(statement).scalar_one() or 0)
+
+
+def get_version(c: Connection, session_id: str, number: int) -> tuple[VersionValue, str]:
+    """A version, and the hash of its ONNX file."""
+    statement = select(versions).where(versions.c.session_id == session_id, versions.c.number == number)
+    row = c.execute(statement).one()
+    return _version(row), row.onnx_hash
+
+
+def list_versions(
+    c: Connection, session_id: str, after_number: int, limit: int
+) -> tuple[list[VersionValue], int | None]:
+    """A page of versions, and the number after which the next one starts (None: there is none)."""
+    _session_row(c, session_id)
+    rows = c.execute(
+        select(versions)
+        .where(versions.c.session_id == session_id, versions.c.number > after_number)
+        .order_by(versions.c.number)
+        .limit(limit + 1)
+    ).all()
+    more = rows[limit - 1].number if len(rows) > limit else None
+    return [_version(row) for row in rows[:limit]], more
+
+
+def file_hashes(c: Connection, session_id: str | None = None) -> set[tuple[str, str]]:
+    """(weights, ONNX) hashes of the versions, of one session or of all: the files that are in use."""
+    statement = select(versions.c.weights_hash, versions.c.onnx_hash).distinct()
+    if session_id is not None:
+        statement = statement.where(versions.c.session_id == session_id)
+    return {(row.weights_hash, row.onnx_hash) for row in c.execute(statement)}
+
+
+def onnx_of(c: Connection, weights_hash: str) -> str | None:
+    """Hash of the ONNX file of these weights, if some version has them."""
+    statement = select(versions.c.onnx_hash).where(versions.c.weights_hash == weights_hash).limit(1)
+    return c.execute(statement).scalar()
+
+
+def count_sessions(c: Connection) -> int:
+    return int(c.execute(select(func.count()).select_from(sessions)).scalar_one())
+
+
+def newest_model_context(c: Connection, session_id: str) -> ModelContextValue:
+    row = c.execute(
+        select(model_contexts)
+        .where(model_contexts.c.session_id == session_id)
+        .order_by(model_contexts.c.number.desc())
+        .limit(1)
+    ).one()
+    return ModelContextValue(
+        number=row.number,
+        values=context_list(row.context),
+        heldout_nll_before=row.heldout_nll_before,
+        heldout_nll_after=row.heldout_nll_after,
+        ood_score=row.ood_score,
+        transitions_used=row.transitions_used,
+        window=WindowValue.model_validate_json(row.window_json) if row.window_json else None,
+        create_time=to_time(row.create_time_s),
+    )
+
+
+def _session_row(c: Connection, session_id: str) -> Row[Any]:
+    row = c.execute(select(sessions).where(sessions.c.id == session_id)).one_or_none()
+    if row is None:
+        raise session_not_found(session_id)
+    return row
+
+
+def _session(c: Connection, row: Row[Any]) -> SessionValue:
+    return SessionValue(
+        id=row.id,
+        checkpoint=row.checkpoint,
+        checkpoint_hash=row.checkpoint_hash,
+        environment=EnvironmentValue.model_validate_json(row.environment_json),
+        seed=row.seed,
+        state=SessionState(row.state),
+        active_version=row.active_version,
+        model_context=newest_model_context(c, row.id),
+        transitions_count=row.transitions_count,
+        create_time=to_time(row.create_time_s),
+    )
+
+
+def _version(row: Row[Any]) -> VersionValue:
+    return VersionValue(
+        number=row.number,
+        parent=row.parent,
+        weights_hash=row.weights_hash,
+        policy_context=context_list(row.policy_context),
+        model_context_number=row.model_context_number,
+        origin=VersionOrigin(row.origin),
+        promotion=Promotion(row.promotion),
+        operation_id=row.operation_id,
+        checkpoint_hash=row.checkpoint_hash,
+        transitions_used=row.transitions_used,
+        seed=row.seed,
+        configuration_json=row.configuration_json,
+        create_time=to_time(row.create_time_s),
+    )

@@ -1,0 +1,228 @@
+"""The values that use cases return, with their meaning: the vocabulary shared by store, core and transports.
+
+They are frozen. HTTP sends them as they are (so their fields carry the documentation that OpenAPI shows); gRPC
+maps them one to one to the messages of the contract, which have the same names.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MAX_SEED = 2**53
+"""Seeds lie below it, so that JSON carries them exactly."""
+MAX_INDEX = 2**31
+"""Episodes and steps lie below it."""
+MAX_COUNT = 2**31
+"""Updates and windows lie below it."""
+EXAMPLE_ID = "0192f3a8c0de4bd0b6f4f3c6a1e2d3f4"
+EXAMPLE_HASH = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+
+Context = Annotated[list[float], Field(description="Latent vector. [context_dim]", examples=[[0.1, -0.2, 0.0]])]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", examples=[EXAMPLE_HASH])]
+
+
+class Value(BaseModel):
+    """Frozen, closed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class VariesValue(StrEnum):
+    """What varies from task to task."""
+
+    REWARD = "reward"
+    DYNAMICS = "dynamics"
+
+
+class HealthyRangeValue(Value):
+    """An observation entry leaving this range ends the episode (a fall)."""
+
+    index: int = Field(ge=0, description="Position in the observation.", examples=[0])
+    low: float = Field(description="Lowest healthy value, in that entry's unit.", examples=[0.8])
+    high: float = Field(description="Highest healthy value, in that entry's unit.", examples=[2.0])
+
+
+class EnvironmentValue(Value):
+    """The environment a checkpoint was trained for: sizes, order, bounds, time."""
+
+    id: str = Field(description="Name of the family of tasks.", examples=["cheetah-vel-ood"])
+    observation_dim: int = Field(description="Entries of an observation.", examples=[20])
+    action_dim: int = Field(description="Entries of an action.", examples=[6])
+    observation_names: list[str] = Field(description="Order of an observation. [observation_dim]")
+    action_names: list[str] = Field(description="Order of an action. [action_dim]")
+    action_low: list[float] = Field(description="Lowest legal action, environment units. [action_dim]")
+    action_high: list[float] = Field(description="Highest legal action, environment units. [action_dim]")
+    dt_s: float = Field(description="Time between two actions, in seconds.", examples=[0.05])
+    horizon_steps: int = Field(description="Steps after which an episode is truncated.", examples=[200])
+    varies: VariesValue = Field(description="What varies from task to task.")
+    healthy_ranges: list[HealthyRangeValue] = Field(
+        description="Entries whose leaving a range terminates the episode; empty: episodes are only truncated."
+    )
+
+
+class WindowValue(Value):
+    """Which of the session's transitions count: at most one field; none means all."""
+
+    all: bool | None = Field(None, description="True: all transitions. (False is not legal.)", examples=[True])
+    last_steps: int | None = Field(
+        None, ge=1, lt=MAX_COUNT, description="The newest so many, in the order of storing.", examples=[400]
+    )
+    from_episode: int | None = Field(
+        None, ge=0, lt=MAX_INDEX, description="Those of this episode number and higher.", examples=[2]
+    )
+
+
+class SessionState(StrEnum):
+    """Whether a session learns."""
+
+    ACTIVE = "active"
+    PAUSED = "paused"
+
+
+class ModelContextValue(Value):
+    """What adaptation inferred about the task; apart from the policy context, which a version pins."""
+
+    number: int = Field(description="0 is the checkpoint's prior; each adaptation adds 1.", examples=[1])
+    values: Context
+    heldout_nll_before: float | None = Field(
+        None, description="Negative log likelihood (nats per value) of held-out transitions under the prior."
+    )
+    heldout_nll_after: float | None = Field(None, description="The same under this context.")
+    ood_score: float | None = Field(
+        None, description="How unlike the training tasks this one is: 0 is typical, larger is stranger."
+    )
+    transitions_used: int = Field(0, description="Transitions that the adaptation used.", examples=[400])
+    window: WindowValue | None = Field(None, description="The window they were taken from; null for the prior.")
+    create_time: datetime = Field(description="When it was inferred (UTC).")
+
+
+class SessionValue(Value):
+    """One controlled system with its task."""
+
+    id: str = Field(description="Chosen by the service.", examples=[EXAMPLE_ID])
+    checkpoint: str = Field(description="Name of the checkpoint.", examples=["cheetah-vel-ood"])
+    checkpoint_hash: Sha256 = Field(description="SHA-256 of the checkpoint's manifest: its identity.")
+    environment: EnvironmentValue = Field(description="What observations and actions must fit.")
+    seed: int = Field(description="Seed of the exploration noise.", examples=[0])
+    state: SessionState = Field(description="Whether it learns.")
+    active_version: int = Field(description="Number of the version that acts now; from 1.", examples=[1])
+    model_context: ModelContextValue = Field(description="The newest model context.")
+    transitions_count: int = Field(description="Transitions stored, each step once.", examples=[400])
+    create_time: datetime = Field(description="When it was created (UTC).")
+
+
+class VersionOrigin(StrEnum):
+    """What made a policy version."""
+
+    CHECKPOINT = "checkpoint"
+    ADAPT = "adapt"
+    FINE_TUNE = "fine_tune"
+
+
+class Promotion(StrEnum):
+    """How a version came to act."""
+
+    UNGATED = "ungated"
+    PROMOTED = "promoted"
+    REJECTED = "rejected"
+    INSUFFICIENT_DATA = "insufficient_data"
+
+
+class VersionValue(Value):
+    """Immutable: weights with the policy context they act under, and where both came from."""
+
+    number: int = Field(description="1, 2, 3, ... within the session.", examples=[2])
+    parent: int = Field(description="The version it was made from; 0 for version 1.", examples=[1])
+    weights_hash: Sha256 = Field(description="SHA-256 of the weights; shared weights share their hash.")
+    policy_context: Context
+    model_context_number: int = Field(description="The model context it was made with.", examples=[1])
+    origin: VersionOrigin = Field(description="What made it.")
+    promotion: Promotion = Field(description="How it came to act.")
+    operation_id: str | None = Field(None, description="The fine-tune that made it; null otherwise.")
+    checkpoint_hash: Sha256 = Field(description="The checkpoint it descends from.")
+    transitions_used: int = Field(description="Transitions it learned from.", examples=[400])
+    seed: int | None = Field(None, description="Seed of the fine-tune that made it; null otherwise.")
+    configuration_json: str | None = Field(
+        None, description="Settings of the fine-tune (relabelling included), a JSON object; null otherwise."
+    )
+    create_time: datetime = Field(description="When it was published (UTC).")
+
+
+class AdaptationValue(Value):
+    """What an adaptation found."""
+
+    model_context: ModelContextValue = Field(description="The new model context.")
+    active_version: VersionValue = Field(
+        description="The version that acts now: a new one on shared weights, the same once fine-tuned."
+    )
+    published: bool = Field(description="True if this call published that version.")
+    elapsed_ms: float = Field(description="Time of the computation, in milliseconds.", examples=[35.2])
+
+
+class StoredValue(Value):
+    """The steps are durable."""
+
+    stored: int = Field(description="Steps that were new.", examples=[200])
+    duplicates: int = Field(description="Steps stored already, with the same content.", examples=[0])
+    transitions_count: int = Field(description="Transitions that the session holds now.", examples=[400])
+
+
+class OperationState(StrEnum):
+    """Where an operation stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        return self in (OperationState.SUCCEEDED, OperationState.FAILED, OperationState.CANCELLED)
+
+
+class OperationErrorValue(Value):
+    """Why an operation failed."""
+
+    reason: str = Field(description="Stable name, as in problem types.", examples=["FINE_TUNE_FAILED"])
+    detail: str = Field(description="What was expected, what came.")
+
+
+class OperationValue(Value):
+    """A background fine-tune."""
+
+    id: str = Field(description="Chosen by the service.", examples=[EXAMPLE_ID])
+    session_id: str = Field(description="The session that it is for.", examples=[EXAMPLE_ID])
+    state: OperationState = Field(description="Where it stands.")
+    cancel_requested: bool = Field(description="True once a cancel was asked for.")
+    updates_done: int = Field(description="Gradient updates made so far.", examples=[250])
+    updates_total: int = Field(description="Gradient updates to make in all.", examples=[4000])
+    metrics: dict[str, float] | None = Field(
+        None, description="The learning's newest metrics, by name; null before the first report."
+    )
+    seed: int = Field(description="Seed of all its randomness.", examples=[0])
+    transitions_used: int = Field(description="Transitions it learns from.", examples=[400])
+    start_version: int = Field(description="The version whose weights it starts from.", examples=[2])
+    result_version: int = Field(description="The version it published; 0 before it succeeded.", examples=[3])
+    error: OperationErrorValue | None = Field(None, description="Why it failed; null otherwise.")
+    attempts: int = Field(description="Times a worker took it up; above 1 after a restart.", examples=[1])
+    create_time: datetime = Field(description="When it was asked for (UTC).")
+    update_time: datetime = Field(description="When it last changed (UTC).")
+
+
+class SessionPage(Value):
+    """A page of sessions, oldest first."""
+
+    sessions: list[SessionValue]
+    next_page_token: str = Field(description="Asks for the next page; empty on the last.", examples=[""])
+
+
+class VersionPage(Value):
+    """A page of versions, oldest first."""
+
+    versions: list[VersionValue]
+    next_page_token: str = Field(description="Asks for the next page; empty on the last.", examples=[""])

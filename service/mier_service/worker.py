@@ -1,0 +1,213 @@
+"""The fine-tuning process: claims an operation, learns, saves, publishes an immutable version; again and again.
+
+Runs apart from the serving process, at lower priority, on one thread; all that they share is the data folder.
+Killed at any moment, the operation goes on from its last save. Standard input is the life line: a line on it says
+that an operation waits, its end that the service is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from dataclasses import replace
+
+import structlog
+import torch
+
+from mier import onnx_policy
+from mier.finetune import FineTune
+from mier.serialization import CorruptedData
+from mier.types import Transitions
+from mier.weights import PolicyWeights
+from mier_service import store_operations, store_sessions, store_transitions
+from mier_service.checkpoints import Checkpoints, HeldCheckpoint
+from mier_service.config import WorkerConfig
+from mier_service.errors import Reason, ServiceError
+from mier_service.files import DamagedFile
+from mier_service.lease import Interrupted, Job
+from mier_service.logs import configure_logs
+from mier_service.storage import Storage
+from mier_service.store_operations import LeaseLost
+from mier_service.transition_rows import RowLayout
+from mier_service.values import OperationErrorValue, OperationState, VersionOrigin, WindowValue
+
+MAX_ATTEMPTS_WITHOUT_PROGRESS = 3
+_NICENESS = 10
+_REPORT_EVERY_S = 0.25
+_LOOK_EVERY_S = 1.0
+_LAST_SAVE_WITHIN_S = 20.0
+_log = structlog.get_logger(__name__)
+
+
+class Worker:
+    """Works off the queue until told to stop."""
+
+    def __init__(self, config: WorkerConfig, storage: Storage, checkpoints: Checkpoints) -> None:
+        self._config = config
+        self._storage = storage
+        self._checkpoints = checkpoints
+        self._stopping = threading.Event()
+        self._awake = threading.Event()
+
+    def wake(self) -> None:
+        """An operation may be waiting."""
+        self._awake.set()
+
+    def stop(self) -> None:
+        """Ends after a last save."""
+        self._stopping.set()
+        self._awake.set()
+
+    def run(self) -> None:
+        """Until `stop`."""
+        while not self._stopping.is_set():
+            try:
+                busy = self.work_once()
+            except ServiceError as error:
+                _log.warning("work_interrupted", detail=error.detail)
+                busy = False
+            if not busy:
+                self._awake.wait(_LOOK_EVERY_S)
+                self._awake.clear()
+
+    def work_once(self) -> bool:
+        """Takes one operation as far as it goes; False if none waits."""
+        now_s = self._storage.clock()
+        with self._storage.store.write() as c:
+            row = store_operations.claim(c, now_s, self._config.lease_s)
+        if row is None:
+            return False
+        log = _log.bind(operation=row.id, session=row.session_id, attempt=row.attempts)
+        with Job(self._storage, row, self._config, self._stopping) as job:
+            try:
+                if row.attempts_without_progress > MAX_ATTEMPTS_WITHOUT_PROGRESS:
+                    job.end(OperationState.FAILED, _given_up(row.attempts_without_progress - 1))
+                    return True
+                log.info("fine_tune_taken_up")
+                version = self._learn(job)
+                log.info("fine_tune_published", version=version)
+            except LeaseLost:
+                log.warning("lease_lost")
+            except Interrupted as stop:
+                job.end(stop.state)
+                log.info("fine_tune_stopped", state=stop.state.value)
+            except ServiceError as error:
+                if error.reason in (Reason.OPERATION_NOT_FOUND, Reason.SESSION_NOT_FOUND):
+                    log.info("session_deleted")
+                elif error.reason is Reason.STORAGE_UNAVAILABLE:
+                    raise  # the lease runs out, and the operation is taken up again
+                else:
+                    self._fail(job, OperationErrorValue(reason=error.reason.value, detail=error.detail))
+            except OSError as error:
+                log.warning("storage_failed", error=str(error))
+                self._stopping.wait(_LOOK_EVERY_S)
+            except Exception as error:
+                log.exception("fine_tune_failed")
+                self._fail(job, _failure(error))
+        return True
+
+    def _learn(self, job: Job) -> int:
+        row = job.row
+        with self._storage.store.read() as c:
+            session = store_sessions.get_session(c, row.session_id)
+            start, _ = store_sessions.get_version(c, session.id, row.start_version)
+            layout = RowLayout(session.environment.observation_dim, session.environment.action_dim)
+            rows = store_transitions.read(c, session.id, layout, WindowValue(), row.last_batch_row)
+        held = self._checkpoints.get(session.checkpoint, session.checkpoint_hash)
+        config = replace(held.checkpoint.agent.configuration.finetune, updates=row.updates_total)
+        transitions = layout.transitions(rows)
+        learner = self._resume(job, held, transitions)
+        if learner is None:
+            weights = None
+            if start.origin is VersionOrigin.FINE_TUNE:
+                weights = PolicyWeights.from_bytes(self._storage.weights.get(start.weights_hash))
+            learner = FineTune.start(held.checkpoint, weights, transitions, config, row.seed)
+        self._advance(job, learner)
+        weights = learner.result()
+        onnx = onnx_policy.export(weights, held.checkpoint.agent)
+        return job.publish(weights, onnx, json.dumps(config.to_json(), sort_keys=True))
+
+    def _resume(self, job: Job, held: HeldCheckpoint, transitions: Transitions) -> FineTune | None:
+        """From the last save; None if there is none that can be read, and it begins anew."""
+        if job.row.save_hash is None:
+            return None
+        try:
+            return FineTune.resume(held.checkpoint, transitions, self._storage.saves.get(job.row.save_hash))
+        except (DamagedFile, CorruptedData) as error:
+            _log.warning("save_unreadable", operation=job.id, error=str(error))
+            return None
+
+    def _advance(self, job: Job, learner: FineTune) -> None:
+        """Runs it to its end, reporting, saving, and stopping where it is told to."""
+        updates, saved_s = 1, time.monotonic()
+        while not learner.done:
+            started_s = time.monotonic()
+            metrics = learner.run(updates)
+            now_s = time.monotonic()
+            updates = max(1, min(1000, round(updates * _REPORT_EVERY_S / max(now_s - started_s, 1e-3))))
+            job.report(metrics)
+            try:
+                job.check()
+            except Interrupted as stop:
+                if not stop.state.final:
+                    job.save(learner.save())
+                raise
+            if now_s - saved_s >= self._config.save_every_s and not learner.done:
+                job.save(learner.save())
+                saved_s = time.monotonic()
+
+    def _fail(self, job: Job, error: OperationErrorValue) -> None:
+        try:
+            job.end(OperationState.FAILED, error)
+        except LeaseLost:
+            _log.warning("lease_lost", operation=job.id)
+
+
+def _given_up(attempts: int) -> OperationErrorValue:
+    return OperationErrorValue(
+        reason=Reason.FINE_TUNE_FAILED.value,
+        detail=f"the worker ended {attempts} times without reaching a save, so the fine-tune was given up; "
+        "the log of the service says why",
+    )
+
+
+def _failure(error: Exception) -> OperationErrorValue:
+    # A ValueError of the numeric core is written for users; anything else is for the log only.
+    cause = str(error) if isinstance(error, ValueError) else type(error).__name__
+    return OperationErrorValue(
+        reason=Reason.FINE_TUNE_FAILED.value,
+        detail=f"the fine-tune stopped: {cause}. The session acts as before; the log of the service says more",
+    )
+
+
+def main() -> None:
+    """`python -m mier_service.worker CONFIG_JSON`, started by the service alone."""
+    config = WorkerConfig.model_validate_json(sys.argv[1])
+    configure_logs(config.log_level)
+    os.nice(_NICENESS)
+    torch.set_num_threads(1)
+    storage = Storage(config.data, connections=2, clock=time.time)
+    worker = Worker(config, storage, Checkpoints(config.checkpoints))
+    # Ctrl-C reaches the whole group; when to stop is the service's decision.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: worker.stop())
+    threading.Thread(target=_listen, args=(worker,), name="mier-lifeline", daemon=True).start()
+    worker.run()
+    storage.close()
+
+
+def _listen(worker: Worker) -> None:
+    for _ in sys.stdin:
+        worker.wake()
+    worker.stop()
+    # The service is gone: whatever the learning is at, do not outlive it for long.
+    threading.Event().wait(_LAST_SAVE_WITHIN_S)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""A tiny but real checkpoint, made through the core's own API: small networks, random weights, two families."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mier import checkpoint
+from mier.agent import Agent
+from mier.config import AdaptConfig, Configuration, FineTuneConfig, ModelConfig, SacConfig
+from mier.relabel import RelabelBuffer
+from mier.types import EnvSpec, HealthyRange, Transitions, Varies
+
+OBSERVATION_DIM, ACTION_DIM, CONTEXT_DIM = 4, 2, 3
+HORIZON_STEPS = 20
+
+
+def spec(name: str, varies: Varies) -> EnvSpec:
+    healthy = (HealthyRange(0, -1e3, 1e3),) if varies is Varies.DYNAMICS else ()
+    return EnvSpec(
+        id=name,
+        observation_names=("x", "y", "dx", "dy"),
+        action_names=("push_x", "push_y"),
+        action_low=(-1.0, -2.0),
+        action_high=(1.0, 2.0),
+        dt_s=0.05,
+        horizon_steps=HORIZON_STEPS,
+        varies=varies,
+        healthy_ranges=healthy,
+    )
+
+
+def transitions(count: int, seed: int) -> Transitions:
+    """Rows [count, dim] of a point that is pushed about; the reward is its speed along x."""
+    generator = torch.Generator().manual_seed(seed)
+    observation = torch.randn(count, OBSERVATION_DIM, generator=generator)
+    action = torch.rand(count, ACTION_DIM, generator=generator) * 2.0 - 1.0
+    following = observation + 0.05 * torch.cat([observation[:, 2:], action], 1)
+    return Transitions(observation, action, following[:, 2], following, torch.zeros(count))
+
+
+def write(folder: Path, name: str, varies: Varies, seed: int = 0) -> None:
+    """Writes checkpoints/<name>/ under `folder`."""
+    torch.manual_seed(seed)
+    configuration = Configuration(
+        name="tiny",
+        model=ModelConfig(context_dim=CONTEXT_DIM, hidden=(16, 16)),
+        adapt=AdaptConfig(min_transitions=20),
+        sac=SacConfig(hidden=(16, 16)),
+        finetune=FineTuneConfig(
+            updates=60, critic_only_updates=20, batch_size=32, relabel_every_updates=25, relabel_transitions=200
+        ),
+    )
+    agent = Agent.build(spec(name, varies), configuration, training_tasks=3)
+    agent.training_contexts = torch.randn(3, CONTEXT_DIM)
+    episodes = 6
+    buffer = RelabelBuffer(
+        transitions(episodes * HORIZON_STEPS, seed),
+        torch.arange(episodes).repeat_interleave(HORIZON_STEPS),
+        torch.arange(episodes) % 3,
+    )
+    files = checkpoint.encode(agent.freeze(), buffer, name, {"seed": seed, "environment_steps": 0})
+    target = folder / name
+    target.mkdir(parents=True)
+    for file, data in files.items():
+        (target / file).write_bytes(data)
+
+
+def read(folder: Path, name: str) -> checkpoint.Checkpoint:
+    return checkpoint.decode({file: (folder / name / file).read_bytes() for file in checkpoint.CHECKPOINT_FILES})
+
+
+def arrays(count: int, seed: int) -> dict[str, np.ndarray]:
+    """The same rows as NumPy, for a client."""
+    rows = transitions(count, seed)
+    return {
+        "observation": rows.observation.numpy(),
+        "action": rows.action.numpy(),
+        "reward": rows.reward.numpy(),
+        "next_observation": rows.next_observation.numpy(),
+    }
