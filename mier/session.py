@@ -1,9 +1,9 @@
 """The online loop of one controlled system, sans I/O: observe, act, adapt, fine-tune, publish.
 
 Two contexts are kept apart. The *model context* is what adaptation infers from data. A *policy version* pins weights
-and its own policy context. While the session acts on the checkpoint's weights, a new model context makes a new version of
-the same weights under that context; once fine-tuned, `adapt` moves the model context only, and acting changes by a new
-version only.
+and its own policy context. While the session acts on the checkpoint's weights, a new model context makes a new version
+of the same weights under that context; once fine-tuned, `adapt` moves the model context only, and acting changes by a
+new version only.
 
 The trainer's evaluation runs this loop; the service keeps the same state in its store and calls the same functions.
 """

@@ -1,4 +1,4 @@
-"""What a robot would see: two trajectories of a test task, adapt, fine-tune, act again; in process, by `mier.session`."""
+"""What a robot would see: two trajectories of a test task, adapt, fine-tune, act again (by `mier.session`)."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from mier import sac
 from mier.adaptation import infer_context, meta_loss
 from mier.agent import Agent
 from mier.replay_buffer import ReplayBuffer
-from mier.types import EnvSpec, Transitions
+from mier.types import EnvSpec
 from mier_envs.families import FAMILIES, Task
 from mier_trainer.rollout import collect, flatten_episodes
 from mier_trainer.runs import Run

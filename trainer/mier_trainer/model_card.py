@@ -24,7 +24,8 @@ def model_card(checkpoint: Checkpoint) -> str:
         f"# Checkpoint `{checkpoint.name}`",
         "",
         f"Meta-trained with `{m['command']}` on {m['environment_steps']:,} environment steps "
-        f"({m['epochs']} epochs, {m['sac_updates']:,} SAC updates, {m['training_seconds'] / 60:.0f} min on {m['hardware']}).",
+        f"({m['epochs']} epochs, {m['sac_updates']:,} SAC updates, {m['training_seconds'] / 60:.0f} min on one core of "
+        f"{m['hardware']}).",
         "",
         "![training curve](curve.png)",
         "",
