@@ -41,14 +41,11 @@ def decode(tensor: pb.Tensor, name: str, shape: Shape | None = None) -> FloatArr
     """The values of a tensor message, writable and native; `name` is what an error calls it."""
     given = tuple(tensor.shape)
     if len(given) > _MAX_AXES or any(length < 0 for length in given):
-        raise ValueError(
-            f"{name}: expected at most {_MAX_AXES} axes of length >= 0, got shape {_text(given)}"
-        )
+        raise ValueError(f"{name}: expected at most {_MAX_AXES} axes of length >= 0, got shape {_text(given)}")
     expected_bytes = 4 * math.prod(given)
     if len(tensor.data) != expected_bytes:
         raise ValueError(
-            f"{name}: shape {_text(given)} needs {expected_bytes} bytes of float32, "
-            f"got {len(tensor.data)} bytes"
+            f"{name}: shape {_text(given)} needs {expected_bytes} bytes of float32, got {len(tensor.data)} bytes"
         )
     values = np.frombuffer(tensor.data, dtype=_WIRE).reshape(given).astype(np.float32)
     if shape is not None:

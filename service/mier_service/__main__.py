@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+
+# Workers are started as new programs; gRPC need not prepare for a fork. Read when gRPC is loaded.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
 import asyncio
 import signal
 import sys
 
 import uvloop
 from pydantic import ValidationError
+from pydantic_settings import CliApp
 
 from mier_service.config import ServeConfig
 from mier_service.logs import configure_logs
@@ -16,7 +22,7 @@ from mier_service.logs import configure_logs
 def main(arguments: list[str] | None = None) -> None:
     """Serves until SIGTERM or SIGINT; then drains and exits with 0."""
     try:
-        config = ServeConfig(_cli_parse_args=sys.argv[1:] if arguments is None else arguments)
+        config = CliApp.run(ServeConfig, cli_args=sys.argv[1:] if arguments is None else arguments)
     except ValidationError as error:
         for item in error.errors(include_url=False):
             flag = "--" + "-".join(str(part) for part in item["loc"]).replace("_", "-")

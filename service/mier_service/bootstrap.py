@@ -10,7 +10,7 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -32,6 +32,7 @@ from mier_service.http import Guard, build_app
 from mier_service.http_routes import build_router
 from mier_service.learning import Learning
 from mier_service.lifecycle import Lifecycle, Phase
+from mier_service.logs import quiet_exporter
 from mier_service.metrics import Metrics
 from mier_service.offload import BoundedPool
 from mier_service.policies import PolicyCache
@@ -122,8 +123,8 @@ class Service:
         self._grpc = GrpcServer(core, self._metrics, config)
         calls = build_router(core, self._decode_pool, self._metrics)
         health = build_health(self._lifecycle, self._storage, self._poll_pool, self._metrics, self._checkpoints.names)
-        app = build_app(calls, health, config.max_body_bytes)
-        guard = Guard(app, self._lifecycle, self._metrics, config.max_http_requests)
+        app = build_app(calls, health)
+        guard = Guard(app, self._lifecycle, self._metrics, config)
         self._http = _HttpServer(
             uvicorn.Config(
                 guard,
@@ -144,6 +145,7 @@ class Service:
     async def run(self) -> None:
         """Serves until `stop`. Raises `CannotStart`."""
         torch.set_num_threads(1)
+        quiet_exporter()
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         try:
             await asyncio.to_thread(self._prepare)
@@ -213,7 +215,7 @@ class Service:
         )
 
 
-def _refresher(acting: Acting):  # type: ignore[no-untyped-def]
+def _refresher(acting: Acting) -> Callable[[str], Awaitable[None]]:
     async def refresh(session_id: str) -> None:
         try:
             await acting.refresh(session_id)

@@ -32,33 +32,37 @@ class ServeConfig(BaseSettings):
     )
 
     checkpoints: Path = Field(default_factory=_bundled_checkpoints, description="folder of checkpoints to serve")
-    data: Path = Field(Path("mier-data"), description="folder of everything durable; one service at a time")
-    host: str = Field("127.0.0.1", description="address to listen on, for HTTP and gRPC")
-    http_port: int = Field(8080, ge=0, le=65535, description="0: any free one")
-    grpc_port: int = Field(50051, ge=0, le=65535, description="0: any free one")
-    address_file: Path | None = Field(None, description="JSON file to write the actual addresses to, once ready")
+    data: Path = Field(default=Path("mier-data"), description="folder of everything durable; one service at a time")
+    host: str = Field(default="127.0.0.1", description="address to listen on, for HTTP and gRPC")
+    http_port: int = Field(default=8080, ge=0, le=65535, description="0: any free one")
+    grpc_port: int = Field(default=50051, ge=0, le=65535, description="0: any free one")
+    address_file: Path | None = Field(
+        default=None, description="JSON file to write the actual addresses to, once ready"
+    )
     insecure_public_bind: bool = Field(
-        False, description="allow a host that is not loopback, although nobody is asked for a key"
+        default=False, description="allow a host that is not loopback, although nobody is asked for a key"
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    grpc_reflection: bool = Field(False, description="let gRPC clients list the calls")
+    grpc_reflection: bool = Field(default=False, description="let gRPC clients list the calls")
 
-    finetune_workers: int = Field(1, ge=0, le=64, description="processes that fine-tune; 0: they only queue")
-    finetune_save_every_s: float = Field(10.0, gt=0, description="time between two resume saves, in seconds")
-    finetune_lease_s: float = Field(15.0, gt=0, description="a worker silent for so long counts as dead")
-    max_queued_operations: int = Field(64, ge=1, description="fine-tunes that run or wait, at most")
+    finetune_workers: int = Field(default=1, ge=0, le=64, description="processes that fine-tune; 0: they only queue")
+    finetune_save_every_s: float = Field(default=10.0, gt=0, description="time between two resume saves, in seconds")
+    finetune_lease_s: float = Field(default=15.0, gt=0, description="a worker silent for so long counts as dead")
+    max_queued_operations: int = Field(default=64, ge=1, description="fine-tunes that run or wait, at most")
 
-    max_body_bytes: int = Field(16 * _MIB, ge=1024, description="largest request, HTTP and gRPC")
-    max_http_requests: int = Field(256, ge=1, description="HTTP requests under way, at most")
-    max_grpc_calls: int = Field(512, ge=1, description="gRPC calls and streams under way, at most")
-    max_watchers: int = Field(256, ge=1, description="operations being watched, at most")
-    max_active_sessions: int = Field(4096, ge=1, description="sessions kept ready to act; others are read again")
-    max_policies: int = Field(256, ge=1, description="policies kept loaded")
-    store_threads: int = Field(4, ge=1, le=64, description="threads for the store")
-    store_queue: int = Field(256, ge=1, description="calls that may wait for the store")
-    adapt_queue: int = Field(64, ge=1, description="adaptations that may wait")
-    poll_every_s: float = Field(0.1, gt=0, description="time between two looks at what workers did, in seconds")
-    drain_within_s: float = Field(10.0, gt=0, description="time that calls under way are given at the end")
+    max_body_bytes: int = Field(default=16 * _MIB, ge=1024, description="largest request, HTTP and gRPC")
+    max_http_requests: int = Field(default=256, ge=1, description="HTTP requests under way, at most")
+    max_grpc_calls: int = Field(default=512, ge=1, description="gRPC calls and streams under way, at most")
+    max_watchers: int = Field(default=256, ge=1, description="operations being watched, at most")
+    max_active_sessions: int = Field(
+        default=4096, ge=1, description="sessions kept ready to act; others are read again"
+    )
+    max_policies: int = Field(default=256, ge=1, description="policies kept loaded")
+    store_threads: int = Field(default=4, ge=1, le=64, description="threads for the store")
+    store_queue: int = Field(default=256, ge=1, description="calls that may wait for the store")
+    adapt_queue: int = Field(default=64, ge=1, description="adaptations that may wait")
+    poll_every_s: float = Field(default=0.1, gt=0, description="time between two looks at what workers did, in seconds")
+    drain_within_s: float = Field(default=10.0, gt=0, description="time that calls under way are given at the end")
 
 
 class WorkerConfig(BaseModel):

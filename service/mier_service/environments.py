@@ -42,17 +42,17 @@ class ExpectedEnvironment(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    id: str | None = Field(None, max_length=200, examples=["cheetah-vel-ood"])
-    observation_dim: int | None = Field(None, ge=1, description="Entries of an observation.", examples=[20])
-    action_dim: int | None = Field(None, ge=1, description="Entries of an action.", examples=[6])
-    observation_names: Names | None = Field(None, description="Order of an observation. [observation_dim]")
-    action_names: Names | None = Field(None, description="Order of an action. [action_dim]")
-    action_low: Bounds | None = Field(None, description="Lowest legal action. [action_dim]")
-    action_high: Bounds | None = Field(None, description="Highest legal action. [action_dim]")
-    dt_s: float | None = Field(None, gt=0, description="Time between two actions, in seconds.", examples=[0.05])
-    horizon_steps: int | None = Field(None, ge=1, description="Steps of an episode.", examples=[200])
+    id: str | None = Field(default=None, max_length=200, examples=["cheetah-vel-ood"])
+    observation_dim: int | None = Field(default=None, ge=1, description="Entries of an observation.", examples=[20])
+    action_dim: int | None = Field(default=None, ge=1, description="Entries of an action.", examples=[6])
+    observation_names: Names | None = Field(default=None, description="Order of an observation. [observation_dim]")
+    action_names: Names | None = Field(default=None, description="Order of an action. [action_dim]")
+    action_low: Bounds | None = Field(default=None, description="Lowest legal action. [action_dim]")
+    action_high: Bounds | None = Field(default=None, description="Highest legal action. [action_dim]")
+    dt_s: float | None = Field(default=None, gt=0, description="Time between two actions, in seconds.", examples=[0.05])
+    horizon_steps: int | None = Field(default=None, ge=1, description="Steps of an episode.", examples=[200])
     varies: VariesValue | None = None
-    healthy_ranges: list[HealthyRangeValue] | None = Field(None, max_length=10_000)
+    healthy_ranges: list[HealthyRangeValue] | None = Field(default=None, max_length=10_000)
 
 
 def require_fit(expected: ExpectedEnvironment, actual: EnvironmentValue, checkpoint: str) -> None:

@@ -1,3 +1,4 @@
+# ruff: noqa: N802 - the methods have the names of the contract
 """The gRPC transport: decode -> core -> encode. Refusals become statuses, nothing unexpected is shown.
 
 Handlers call gRPC's own argument `rpc`, since a context is something else here.
@@ -14,8 +15,7 @@ from typing import Any, NoReturn, TypeVar
 import grpc
 import structlog
 from google.protobuf.message import Message
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health_aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from mier_proto.v1 import adaptation_pb2 as pb
@@ -251,7 +251,7 @@ class GrpcServer:
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
             ],
         )
-        self._health = health_aio.HealthServicer()
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         pb_grpc.add_AdaptationServiceServicer_to_server(AdaptationServicer(core, metrics), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if config.grpc_reflection:

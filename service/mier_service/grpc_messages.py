@@ -94,7 +94,10 @@ def window(message: pb.Window) -> v.WindowValue:
 def window_message(value: v.WindowValue | None) -> pb.Window | None:
     if value is None:
         return None
-    return pb.Window(all=value.all, last_steps=value.last_steps, from_episode=value.from_episode)
+    message = pb.Window()
+    for name, given in value.model_dump(exclude_none=True).items():
+        setattr(message, name, given)
+    return message
 
 
 def model_context(value: v.ModelContextValue) -> pb.ModelContext:

@@ -14,10 +14,12 @@ from typing import Any, cast
 import structlog
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mier_service.config import ServeConfig
 from mier_service.errors import Reason, ServiceError
 from mier_service.http_bodies import BODIES
 from mier_service.lifecycle import Lifecycle, Phase
@@ -30,7 +32,6 @@ _BY_STATUS = {
     404: Reason.ROUTE_NOT_FOUND,
     405: Reason.METHOD_NOT_ALLOWED,
     406: Reason.NOT_ACCEPTABLE,
-    413: Reason.BODY_TOO_LARGE,
     415: Reason.UNSUPPORTED_MEDIA_TYPE,
 }
 _DESCRIPTION = """\
@@ -41,7 +42,7 @@ root and under `/v1`.
 """
 
 
-def build_app(calls: APIRouter, health: APIRouter, max_body_bytes: int) -> FastAPI:
+def build_app(calls: APIRouter, health: APIRouter) -> FastAPI:
     """The application without its guard."""
     app = FastAPI(
         title="MIER adaptation service",
@@ -49,7 +50,6 @@ def build_app(calls: APIRouter, health: APIRouter, max_body_bytes: int) -> FastA
         description=_DESCRIPTION,
         servers=[{"url": "/", "description": "root"}, {"url": "/v1", "description": "the same, by version"}],
         redoc_url=None,
-        max_body_size=max_body_bytes,
     )
     for router in (calls, health):
         app.include_router(router)
@@ -77,13 +77,12 @@ async def _http_error(request: Request, error: HTTPException) -> Response:
     details = {
         Reason.ROUTE_NOT_FOUND: f"there is nothing at {where[:200]}: /docs shows what there is",
         Reason.METHOD_NOT_ALLOWED: f"{where[:200]} is not offered: /docs shows what is",
-        Reason.BODY_TOO_LARGE: "the body is larger than this service takes: send fewer transitions at once",
     }
     return _respond(request, ServiceError(reason, details.get(reason, str(error.detail))), error.headers)
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
-    return _respond(request, ServiceError(Reason.INTERNAL, "an error of the service; its log says more"))
+    return _respond(request, _internal())
 
 
 def _respond(request: Request, error: ServiceError, headers: Any = None) -> Response:
@@ -98,8 +97,9 @@ def _complete_openapi(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             schema = plain()
+            models: tuple[type[BaseModel], ...] = (*BODIES, Problem)
             _, extra = models_json_schema(
-                [(model, "validation") for model in (*BODIES, Problem)],
+                [(model, "validation") for model in models],
                 ref_template="#/components/schemas/{model}",
             )
             schema.setdefault("components", {}).setdefault("schemas", {}).update(extra["$defs"])
@@ -112,11 +112,12 @@ def _complete_openapi(app: FastAPI) -> None:
 class Guard:
     """Wraps the application (see the header of this file)."""
 
-    def __init__(self, app: ASGIApp, lifecycle: Lifecycle, metrics: Metrics, max_requests: int) -> None:
+    def __init__(self, app: ASGIApp, lifecycle: Lifecycle, metrics: Metrics, config: ServeConfig) -> None:
         self._app = app
         self._lifecycle = lifecycle
         self._metrics = metrics
-        self._max_requests = max_requests
+        self._max_requests = config.max_http_requests
+        self._max_body_bytes = config.max_body_bytes
         self._under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -139,24 +140,26 @@ class Guard:
         self._under_way += 1
         try:
             with structlog.contextvars.bound_contextvars(request_id=request_id):
-                self._admit(scope["path"])
-                await self._app(scope, receive, named)
+                self._admit(scope)
+                await self._app(scope, self._limited(receive), named)
         except ServiceError as error:
             scope["mier.outcome"] = error.reason.value
             await problem_response(error, request_id)(scope, receive, named)
         except Exception:
             _log.exception("request_failed", request_id=request_id, method=scope["method"], path=scope["path"])
             if not started:
-                error = ServiceError(Reason.INTERNAL, "an error of the service; its log says more")
-                await problem_response(error, request_id)(scope, receive, named)
+                await problem_response(_internal(), request_id)(scope, receive, named)
         finally:
             self._under_way -= 1
             call = getattr(scope.get("endpoint"), "__name__", "none")
             outcome = scope.get("mier.outcome", "OK")
             self._metrics.call("http", call, outcome, time.perf_counter() - started_s)
 
-    def _admit(self, path: str) -> None:
-        if path.removeprefix("/v1") in ("/livez", "/readyz", "/healthz", "/metrics"):
+    def _admit(self, scope: Scope) -> None:
+        for name, value in scope["headers"]:
+            if name == b"content-length" and value.isdigit() and int(value) > self._max_body_bytes:
+                raise self._too_large()
+        if scope["path"].removeprefix("/v1") in ("/livez", "/readyz", "/healthz", "/metrics"):
             return
         if self._lifecycle.phase is Phase.DRAINING:
             raise ServiceError(Reason.DRAINING, "the service is stopping: ask again once it is back")
@@ -165,9 +168,34 @@ class Guard:
                 Reason.OVERLOADED, f"more than {self._max_requests} requests are under way: try again shortly"
             )
 
+    def _limited(self, receive: Receive) -> Receive:
+        """A body without a Content-Length is counted as it comes."""
+        read_bytes = 0
+
+        async def limited() -> Message:
+            nonlocal read_bytes
+            message = await receive()
+            read_bytes += len(message.get("body", b""))
+            if read_bytes > self._max_body_bytes:
+                raise self._too_large()
+            return message
+
+        return limited
+
+    def _too_large(self) -> ServiceError:
+        return ServiceError(
+            Reason.BODY_TOO_LARGE,
+            f"expected a body of at most {self._max_body_bytes} bytes, got more: send fewer transitions at once",
+        )
+
+
+def _internal() -> ServiceError:
+    return ServiceError(Reason.INTERNAL, "an error of the service; its log says more")
+
 
 def _request_id(scope: Scope) -> str:
     for name, value in scope["headers"]:
-        if name == b"x-request-id" and _REQUEST_ID.fullmatch(text := value.decode("latin-1")):
+        text: str = value.decode("latin-1")
+        if name == b"x-request-id" and _REQUEST_ID.fullmatch(text):
             return text
     return uuid.uuid4().hex

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -46,9 +46,9 @@ class CreateSessionBody(Body):
 
     checkpoint: Name = Field(description="Name of a checkpoint that the service holds.", examples=["cheetah-vel-ood"])
     expected_environment: ExpectedEnvironment | None = Field(
-        None, description="Your own environment; refused, difference by difference, if it does not fit."
+        default=None, description="Your own environment; refused, difference by difference, if it does not fit."
     )
-    seed: Seed = Field(0, description="Seed of the exploration noise.")
+    seed: Seed = Field(default=0, description="Seed of the exploration noise.")
 
 
 class TransitionsBody(Body):
@@ -61,8 +61,10 @@ class TransitionsBody(Body):
     action: Rows = Field(description="What was done, environment units, within bounds. [n, action_dim]")
     reward: Vector = Field(description="Reward of each step. [n]")
     next_observation: Rows = Field(description="What was seen after acting, before a reset. [n, observation_dim]")
-    terminated: list[bool] | None = Field(None, description="Ended the episode for good. [n]; null: none did.")
-    truncated: list[bool] | None = Field(None, description="The last step for another reason. [n]; null: none was.")
+    terminated: list[bool] | None = Field(default=None, description="Ended the episode for good. [n]; null: none did.")
+    truncated: list[bool] | None = Field(
+        default=None, description="The last step for another reason. [n]; null: none was."
+    )
     policy_version: Index | Annotated[list[Index], Field(min_length=1)] = Field(
         description="Version that chose each action; 0: none did. One number for all rows, or [n].", examples=[1]
     )
@@ -90,7 +92,7 @@ class AdaptBody(Body):
     """Asks for context adaptation."""
 
     session_id: SessionId
-    window: WindowValue = Field(default_factory=WindowValue, description="The transitions to use; left out: all.")  # type: ignore[arg-type]
+    window: WindowValue = Field(default_factory=WindowValue, description="The transitions to use; left out: all.")
 
 
 class FineTuneBody(Body):
@@ -98,13 +100,13 @@ class FineTuneBody(Body):
 
     session_id: SessionId
     updates: int | None = Field(
-        None,
+        default=None,
         ge=1,
         le=MAX_UPDATES,
         description="Gradient updates to make; null: as the checkpoint says.",
         examples=[4000],
     )
-    seed: Seed = Field(0, description="Seed of all its randomness.")
+    seed: Seed = Field(default=0, description="Seed of all its randomness.")
 
 
 class ActBody(Body):
@@ -113,10 +115,10 @@ class ActBody(Body):
     session_id: SessionId
     observation: Vector = Field(description="What is seen now. [observation_dim]")
     deterministic: bool = Field(
-        False, description="True: the mean action. False: exploring, a function of (seed, episode, step)."
+        default=False, description="True: the mean action. False: exploring, a function of (seed, episode, step)."
     )
-    episode: Index | None = Field(None, description="Required when exploring.", examples=[0])
-    step: Index | None = Field(None, description="Required when exploring.", examples=[0])
+    episode: Index | None = Field(default=None, description="Required when exploring.", examples=[0])
+    step: Index | None = Field(default=None, description="Required when exploring.", examples=[0])
 
     def call(self) -> ActCall:
         observation = _array(self.observation, "observation")
@@ -194,7 +196,7 @@ def parse(body_type: type[B], data: bytes) -> B:
         raise from_pydantic(error) from None
 
 
-def request_body(*kinds: tuple[Literal["application/json"], type[Body]] | tuple[str, str]) -> dict[str, Any]:
+def request_body(*kinds: tuple[str, type[Body] | str]) -> dict[str, Any]:
     """The OpenAPI description of a body: a model for JSON, words for a binary one."""
     content: dict[str, Any] = {}
     for kind, what in kinds:

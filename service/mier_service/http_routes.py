@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from enum import Enum
 from typing import Annotated, Any
 
 import numpy as np
@@ -96,7 +97,7 @@ def build_router(core: Core, pool: BoundedPool, metrics: Metrics) -> APIRouter:
 
 
 def _add_sessions(router: APIRouter, core: Core, pool: BoundedPool) -> None:
-    tags = ["sessions"]
+    tags: list[str | Enum] = ["sessions"]
 
     @router.post(
         "/sessions",
@@ -145,7 +146,7 @@ def _add_sessions(router: APIRouter, core: Core, pool: BoundedPool) -> None:
 
 
 def _add_learning(router: APIRouter, core: Core, pool: BoundedPool) -> None:
-    tags = ["learning"]
+    tags: list[str | Enum] = ["learning"]
 
     @router.post(
         "/adapt",
@@ -252,7 +253,7 @@ def _add_recording(router: APIRouter, core: Core, pool: BoundedPool, metrics: Me
 
 
 def _add_acting(router: APIRouter, core: Core, pool: BoundedPool) -> None:
-    tags = ["acting"]
+    tags: list[str | Enum] = ["acting"]
 
     @router.post(
         "/act",

@@ -39,5 +39,8 @@ def configure_logs(level: str = "INFO") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
-    # The exporter reports optional packages that are not installed; nobody needs them here.
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+
+
+def quiet_exporter() -> None:
+    """The ONNX exporter reports optional packages that are missing, which nobody needs here. After torch's import."""
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)

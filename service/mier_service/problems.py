@@ -70,7 +70,7 @@ def from_validation(errors: Iterable[Mapping[str, Any]], skip: int = 0) -> Servi
 
 
 def from_pydantic(error: ValidationError) -> ServiceError:
-    return from_validation(error.errors(include_url=False, include_context=True, include_input=True))  # type: ignore[arg-type]
+    return from_validation(error.errors(include_url=False, include_context=True, include_input=True))
 
 
 def _path(parts: Sequence[object]) -> str:

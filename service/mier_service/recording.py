@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -46,7 +47,7 @@ class Submission:
     key: str = ""
 
     def retry(self) -> Retry:
-        arrays = [
+        arrays: list[npt.NDArray[Any]] = [
             self.observation,
             self.action,
             self.reward,

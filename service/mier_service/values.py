@@ -67,12 +67,12 @@ class EnvironmentValue(Value):
 class WindowValue(Value):
     """Which of the session's transitions count: at most one field; none means all."""
 
-    all: bool | None = Field(None, description="True: all transitions. (False is not legal.)", examples=[True])
+    all: bool | None = Field(default=None, description="True: all transitions. (False is not legal.)", examples=[True])
     last_steps: int | None = Field(
-        None, ge=1, lt=MAX_COUNT, description="The newest so many, in the order of storing.", examples=[400]
+        default=None, ge=1, lt=MAX_COUNT, description="The newest so many, in the order of storing.", examples=[400]
     )
     from_episode: int | None = Field(
-        None, ge=0, lt=MAX_INDEX, description="Those of this episode number and higher.", examples=[2]
+        default=None, ge=0, lt=MAX_INDEX, description="Those of this episode number and higher.", examples=[2]
     )
 
 
@@ -89,14 +89,14 @@ class ModelContextValue(Value):
     number: int = Field(description="0 is the checkpoint's prior; each adaptation adds 1.", examples=[1])
     values: Context
     heldout_nll_before: float | None = Field(
-        None, description="Negative log likelihood (nats per value) of held-out transitions under the prior."
+        default=None, description="Negative log likelihood (nats per value) of held-out transitions under the prior."
     )
-    heldout_nll_after: float | None = Field(None, description="The same under this context.")
+    heldout_nll_after: float | None = Field(default=None, description="The same under this context.")
     ood_score: float | None = Field(
-        None, description="How unlike the training tasks this one is: 0 is typical, larger is stranger."
+        default=None, description="How unlike the training tasks this one is: 0 is typical, larger is stranger."
     )
-    transitions_used: int = Field(0, description="Transitions that the adaptation used.", examples=[400])
-    window: WindowValue | None = Field(None, description="The window they were taken from; null for the prior.")
+    transitions_used: int = Field(default=0, description="Transitions that the adaptation used.", examples=[400])
+    window: WindowValue | None = Field(default=None, description="The window they were taken from; null for the prior.")
     create_time: datetime = Field(description="When it was inferred (UTC).")
 
 
@@ -142,12 +142,12 @@ class VersionValue(Value):
     model_context_number: int = Field(description="The model context it was made with.", examples=[1])
     origin: VersionOrigin = Field(description="What made it.")
     promotion: Promotion = Field(description="How it came to act.")
-    operation_id: str | None = Field(None, description="The fine-tune that made it; null otherwise.")
+    operation_id: str | None = Field(default=None, description="The fine-tune that made it; null otherwise.")
     checkpoint_hash: Sha256 = Field(description="The checkpoint it descends from.")
     transitions_used: int = Field(description="Transitions it learned from.", examples=[400])
-    seed: int | None = Field(None, description="Seed of the fine-tune that made it; null otherwise.")
+    seed: int | None = Field(default=None, description="Seed of the fine-tune that made it; null otherwise.")
     configuration_json: str | None = Field(
-        None, description="Settings of the fine-tune (relabelling included), a JSON object; null otherwise."
+        default=None, description="Settings of the fine-tune (relabelling included), a JSON object; null otherwise."
     )
     create_time: datetime = Field(description="When it was published (UTC).")
 
@@ -202,13 +202,13 @@ class OperationValue(Value):
     updates_done: int = Field(description="Gradient updates made so far.", examples=[250])
     updates_total: int = Field(description="Gradient updates to make in all.", examples=[4000])
     metrics: dict[str, float] | None = Field(
-        None, description="The learning's newest metrics, by name; null before the first report."
+        default=None, description="The learning's newest metrics, by name; null before the first report."
     )
     seed: int = Field(description="Seed of all its randomness.", examples=[0])
     transitions_used: int = Field(description="Transitions it learns from.", examples=[400])
     start_version: int = Field(description="The version whose weights it starts from.", examples=[2])
     result_version: int = Field(description="The version it published; 0 before it succeeded.", examples=[3])
-    error: OperationErrorValue | None = Field(None, description="Why it failed; null otherwise.")
+    error: OperationErrorValue | None = Field(default=None, description="Why it failed; null otherwise.")
     attempts: int = Field(description="Times a worker took it up; above 1 after a restart.", examples=[1])
     create_time: datetime = Field(description="When it was asked for (UTC).")
     update_time: datetime = Field(description="When it last changed (UTC).")

@@ -29,7 +29,7 @@ from mier_service.config import WorkerConfig
 from mier_service.errors import Reason, ServiceError
 from mier_service.files import DamagedFile
 from mier_service.lease import Interrupted, Job
-from mier_service.logs import configure_logs
+from mier_service.logs import configure_logs, quiet_exporter
 from mier_service.storage import Storage
 from mier_service.store_operations import LeaseLost
 from mier_service.transition_rows import RowLayout
@@ -190,6 +190,7 @@ def main() -> None:
     configure_logs(config.log_level)
     os.nice(_NICENESS)
     torch.set_num_threads(1)
+    quiet_exporter()
     storage = Storage(config.data, connections=2, clock=time.time)
     worker = Worker(config, storage, Checkpoints(config.checkpoints))
     # Ctrl-C reaches the whole group; when to stop is the service's decision.

@@ -27,7 +27,7 @@ class Workers:
         self._on_death = on_death
         self._processes: set[asyncio.subprocess.Process] = set()
         self._keepers: list[asyncio.Task[None]] = []
-        self._stopping = False
+        self._stopping = asyncio.Event()
 
     def start(self) -> None:
         self._keepers = [asyncio.create_task(self._keep(i)) for i in range(self._count)]
@@ -40,7 +40,7 @@ class Workers:
 
     async def stop(self) -> None:
         """Lets them save and end; ends those that do not."""
-        self._stopping = True
+        self._stopping.set()
         processes = list(self._processes)
         for process in processes:
             if process.returncode is None:
@@ -61,7 +61,7 @@ class Workers:
     async def _keep(self, index: int) -> None:
         loop = asyncio.get_running_loop()
         delay_s = _FIRST_DELAY_S
-        while not self._stopping:
+        while not self._stopping.is_set():
             started_s = loop.time()
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -73,11 +73,11 @@ class Workers:
                 env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
             )
             self._processes.add(process)
-            if self._stopping:  # it was started while the others were being stopped
+            if self._stopping.is_set():  # it was started while the others were being stopped
                 process.terminate()
             code = await process.wait()
             self._processes.discard(process)
-            if self._stopping:
+            if self._stopping.is_set():
                 return
             _log.error("worker_died", worker=index, code=code, restart_after_s=delay_s)
             self._on_death()
