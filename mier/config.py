@@ -105,6 +105,9 @@ class AdaptConfig(_Json):
     """Outer weight on the squared norm of the adapted context (paper, appendix A)."""
     min_transitions: int = 32
     holdout_fraction: float = 0.2
+    ood_threshold: float | None = None
+    """Beyond this out-of-distribution score the checkpoint's policy acts under the best known behaviour's context
+    instead of the adapted one (None: never, as in the paper)."""
 
     def __post_init__(self) -> None:
         if self.min_transitions < 5:

@@ -21,13 +21,11 @@ from mier.checkpoint import Checkpoint
 from mier.config import FineTuneConfig
 from mier.model_steps import train_model
 from mier.networks import DynamicsModel, Policy, TwinCritic
-from mier.relabel import best_known_context, imagined_return, relabel_dynamics, relabel_rewards
+from mier.relabel import relabel_dynamics, relabel_rewards
 from mier.serialization import CorruptedData, pack, unpack
 from mier.types import Transitions, Varies
+from mier.warm_start import warm_start_context
 from mier.weights import PolicyWeights
-
-_WARM_START_STEPS = 25
-"""Length of the imagined episodes that rank policy contexts where the dynamics vary."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ class FineTune:
         if start_weights is not None:
             own = torch.from_numpy(start_weights.context)
         else:
-            own = _warm_start(checkpoint, model, context, transitions) if config.warm_start else context
+            own = warm_start_context(checkpoint, model, context, transitions) if config.warm_start else context
         weights = start_weights or PolicyWeights.of(agent, own.numpy())
         return cls(
             checkpoint,
@@ -245,16 +243,3 @@ def _sac_state(checkpoint: Checkpoint, weights: PolicyWeights, config: FineTuneC
         log_alpha=weights.state["log_alpha"].item(),
         rate=config.learning_rate,
     )
-
-
-def _warm_start(checkpoint: Checkpoint, model: DynamicsModel, context: Tensor, transitions: Transitions) -> Tensor:
-    """The policy context of the best known behaviour on the new task, as the adapted model judges it."""
-    agent, buffer = checkpoint.agent, checkpoint.relabel_buffer
-    if checkpoint.spec.varies is Varies.REWARD:
-        relabelled = relabel_rewards(model, context, buffer.transitions)
-        return best_known_context(buffer, relabelled.reward, agent.training_contexts)
-    candidates = torch.cat([context[None], agent.prior_context[None], agent.training_contexts])
-    returns = imagined_return(
-        model, agent.spec, context, agent.policy, candidates, transitions.observation, _WARM_START_STEPS
-    )
-    return candidates[int(returns.argmax())]

@@ -33,6 +33,10 @@ class RelabelBuffer:
     def size(self) -> int:
         return self.transitions.size
 
+    def every(self, stride: int) -> RelabelBuffer:
+        """Every `stride`-th row, for a quick look; sums over episodes shrink alike."""
+        return RelabelBuffer(self.transitions.rows(slice(None, None, stride)), self.episode[::stride], self.task)
+
     def episode_returns(self, reward: Tensor) -> Tensor:
         """Sum of a reward [rows] over each episode -> [episodes]."""
         return torch.zeros(len(self.task)).index_add_(0, self.episode, reward)

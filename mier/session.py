@@ -2,8 +2,8 @@
 
 Two contexts are kept apart. The *model context* is what adaptation infers from data. A *policy version* pins weights
 and its own policy context. While the session acts on the checkpoint's weights, a new model context makes a new version
-of the same weights under that context; once fine-tuned, `adapt` moves the model context only, and acting changes by a
-new version only.
+of the same weights under that context (far out of distribution, under the best known behaviour's: `mier.warm_start`);
+once fine-tuned, `adapt` moves the model context only, and acting changes by a new version only.
 
 The trainer's evaluation runs this loop; the service keeps the same state in its store and calls the same functions.
 """
@@ -22,6 +22,7 @@ from mier.config import FineTuneConfig
 from mier.exploration import noise
 from mier.finetune import FineTune
 from mier.types import Transitions
+from mier.warm_start import policy_context_after
 from mier.weights import PolicyWeights
 
 Floats = NDArray[np.float32]
@@ -80,7 +81,8 @@ class Session:
         found = self.checkpoint.agent.adapt(self._observed())
         self.model_context = found.context
         if not self.active.fine_tuned:
-            self._publish(PolicyWeights(self.active.weights.state, found.context), fine_tuned=False)
+            own = policy_context_after(self.checkpoint, found, self._observed())
+            self._publish(PolicyWeights(self.active.weights.state, own.numpy()), fine_tuned=False)
         return found
 
     def start_finetune(self, config: FineTuneConfig | None = None, seed: int | None = None) -> FineTune:

@@ -14,6 +14,8 @@ import numpy as np
 from gymnasium.envs.mujoco.half_cheetah_v5 import HalfCheetahEnv
 from numpy.typing import NDArray
 
+from mier_envs.compilation import expecting_settotalmass
+
 HORIZON_STEPS = 200
 VEL_CONTROL_COST = 0.05
 NEGATED_CONTROL_COST = 0.1
@@ -43,6 +45,10 @@ class _CheetahEnv(HalfCheetahEnv):
         self._mask = np.asarray(mask)
         space = self.observation_space
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, space.shape, np.float32)
+
+    def _initialize_simulation(self) -> Any:
+        with expecting_settotalmass():
+            return super()._initialize_simulation()
 
     def _get_obs(self) -> Any:
         return super()._get_obs().astype(np.float32)

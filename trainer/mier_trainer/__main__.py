@@ -11,9 +11,12 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from mier_trainer.bundle import bundle
+from mier_envs.families import FAMILIES, Family
+from mier_trainer.bundle import bundle, load
 from mier_trainer.device import bf16_pays, pick_device
+from mier_trainer.evaluate_shell import Arm, run_evaluation
 from mier_trainer.meta_train import MetaTrainer
+from mier_trainer.oracle_shell import train_oracle
 from mier_trainer.run_folder import RunFolder
 from mier_trainer.runs import RUNS, Run
 from mier_trainer.train_shell import train
@@ -21,6 +24,7 @@ from mier_trainer.train_shell import train
 app = tyro.extras.SubcommandApp()
 
 RunName = Annotated[str, tyro.conf.Positional]
+FamilyName = Annotated[str, tyro.conf.Positional]
 
 
 def _default_root() -> Path:
@@ -78,6 +82,75 @@ def bundle_run(
     trainer = MetaTrainer.start(_named(name), seed, torch.device("cpu"))
     trainer.load_state_dict(saved)
     Console().print(f"wrote {bundle(trainer, folder, into, episodes)}")
+
+
+@app.command(name="oracle")
+def oracle(
+    family: FamilyName,
+    task: int = 0,
+    seed: int = 0,
+    runs: Path | None = None,
+    results: Path = Path("docs/results/oracle.jsonl"),
+) -> None:
+    """Train SAC from scratch on one test task, the reference of every normalised gain.
+
+    Args:
+        family: cheetah-vel-ood or cheetah-negated (there one oracle covers all tasks, by symmetry).
+        task: index of the test task.
+        seed: of everything random.
+        runs: folder of runs (default $MIER_RUNS, else ./runs).
+        results: JSONL file that gets the rows.
+    """
+    torch.set_num_threads(1)
+    chosen = _family(family)
+    if not 0 <= task < len(chosen.test_tasks):
+        raise SystemExit(f"task must be 0 to {len(chosen.test_tasks) - 1} for {family}, came {task}")
+    train_oracle(family, chosen.test_tasks[task], seed, runs or _default_root(), results)
+
+
+@app.command(name="evaluate")
+def evaluate(
+    checkpoint: Annotated[Path, tyro.conf.Positional],
+    results: Path | None = None,
+    seeds: tuple[int, ...] = (0, 1, 2),
+    episodes: int = 10,
+    rounds: int = 1,
+    tasks: tuple[int, ...] = (),
+    arm: Arm = "ours",
+    curve_every: int = 0,
+    updates: int | None = None,
+) -> None:
+    """Run a checkpoint's test tasks as a robot would, and print gains with their intervals.
+
+    Args:
+        checkpoint: folder of a checkpoint.
+        results: JSONL file of one row an evaluation episode; a (task, seed) already in it is not run again.
+        seeds: fine-tune seeds.
+        episodes: deterministic evaluation episodes of each arm.
+        rounds: rounds of two trajectories, adaptation and fine-tuning.
+        tasks: indices of test tasks (default: all).
+        arm: ours, or an ablation: own-data relabels the session's own transitions only.
+        curve_every: also evaluate every so many updates.
+        updates: fine-tune budget (default: the checkpoint's).
+    """
+    torch.set_num_threads(1)
+    run_evaluation(
+        load(checkpoint),
+        results,
+        seeds=seeds,
+        episodes=episodes,
+        rounds=rounds,
+        tasks=tasks,
+        arm=arm,
+        curve_every=curve_every,
+        updates=updates,
+    )
+
+
+def _family(name: str) -> Family:
+    if name not in FAMILIES:
+        raise SystemExit(f"unknown family '{name}'; expected one of {', '.join(FAMILIES)}")
+    return FAMILIES[name]
 
 
 def _named(name: str) -> Run:

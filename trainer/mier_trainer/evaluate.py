@@ -18,6 +18,8 @@ from mier_trainer.rollout import collect, flatten_episodes
 
 _EVALUATION_SEED = 40_000
 _CHUNK_UPDATES = 250
+_TRAJECTORIES = 2
+"""Real trajectories a round; the context is adapted after each, so that the second sees more than the first."""
 
 
 def evaluate_task(
@@ -52,11 +54,12 @@ def evaluate_task(
     yield from rows("unadapted", round=0)
     for number in range(1, rounds + 1):
         generator = torch.Generator().manual_seed(1000 * seed + number)
-        real = flatten_episodes(_play(session, family, [task] * 2, rng, generator))
-        session.observe(real)
-        real_steps += real.size
-        started = time.perf_counter()
-        found = session.adapt()
+        for _ in range(_TRAJECTORIES):
+            real = flatten_episodes(_play(session, family, [task], rng, generator))
+            session.observe(real)
+            real_steps += real.size
+            started = time.perf_counter()
+            found = session.adapt()
         nlls: dict[str, Any] = {
             "nll_before": round(found.nll_before, 4),
             "nll_after": round(found.nll_after, 4),

@@ -69,8 +69,8 @@ _LINEAR_HEAD = Configuration(
         log_var_min=-7.0,
         trained_prior=False,
     ),
-    adapt=AdaptConfig(method=AdaptMethod.CLOSED_FORM, context_penalty=0.0),
-    finetune=FineTuneConfig(),
+    adapt=AdaptConfig(method=AdaptMethod.CLOSED_FORM, context_penalty=0.0, ood_threshold=2.5),
+    finetune=FineTuneConfig(model_steps=200),
 )
 
 _GATED = Configuration(

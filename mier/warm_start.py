@@ -1,0 +1,57 @@
+"""Where a policy should start on a new task: the best known behaviour, as the adapted model judges it.
+
+Far outside the training tasks the adapted context serves the model, not the policy: networks are saturated there, and
+fine-tuning from it was seen to gain nothing. So the model keeps the adapted context, and the policy gets its own.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mier.adaptation import Adaptation
+from mier.checkpoint import Checkpoint
+from mier.networks import DynamicsModel
+from mier.relabel import best_known_context, imagined_return, relabel_rewards
+from mier.types import Transitions, Varies
+
+_IMAGINED_STEPS = 25
+_IMAGINED_STARTS = 40
+_QUICK_STRIDE = 16
+
+
+def warm_start_context(
+    checkpoint: Checkpoint, model: DynamicsModel, context: Tensor, transitions: Transitions, *, quick: bool = False
+) -> Tensor:
+    """[context_dim], the policy context of the best known behaviour on the task that `context` stands for.
+
+    Only the reward varies: that of the training task whose stored episodes, relabelled, score best.
+    The dynamics vary: that of the adapted, the prior and all training contexts which does best in short model rollouts
+    from the task's own states.
+
+    Args:
+        transitions: [n, dim] of the new task.
+        quick: judge by every 16th stored transition only; milliseconds instead of seconds.
+    """
+    agent, buffer = checkpoint.agent, checkpoint.relabel_buffer
+    if checkpoint.spec.varies is Varies.REWARD:
+        if quick:
+            buffer = buffer.every(_QUICK_STRIDE)
+        relabelled = relabel_rewards(model, context, buffer.transitions)
+        return best_known_context(buffer, relabelled.reward, agent.training_contexts)
+    candidates = torch.cat([context[None], agent.prior_context[None], agent.training_contexts])
+    starts = transitions.observation[:: max(1, transitions.size // _IMAGINED_STARTS)]
+    returns = imagined_return(model, agent.spec, context, agent.policy, candidates, starts, _IMAGINED_STEPS)
+    return candidates[int(returns.argmax())]
+
+
+def policy_context_after(checkpoint: Checkpoint, adaptation: Adaptation, transitions: Transitions) -> Tensor:
+    """[context_dim], the context that the checkpoint's own policy should act under after an adaptation.
+
+    Within the training distribution the adapted one; beyond `AdaptConfig.ood_threshold` the best known behaviour's.
+    """
+    context = torch.from_numpy(adaptation.context)
+    threshold = checkpoint.agent.configuration.adapt.ood_threshold
+    if threshold is None or adaptation.ood_score <= threshold:
+        return context
+    return warm_start_context(checkpoint, checkpoint.agent.model, context, transitions, quick=True)
