@@ -42,6 +42,8 @@ class Demo:
     """Of everything random."""
     transport: Literal["grpc", "http"] = "grpc"
     """How the robots talk to the service."""
+    checkpoints: Path | None = None
+    """Folder of checkpoints. None: the bundled ones."""
     workers: int = 0
     """Processes of the service that fine-tune. 0: one per core, at most 4."""
     out: Path = Path("out/demo")
@@ -71,7 +73,10 @@ def _show(demo: Demo, console: Console) -> None:
         f"[bold]{demo.task}[/bold]: {EPISODES_PER_ROUND} trajectories of real data per task, then a fine-tune of "
         f"{demo.updates} gradient updates by relabelling; {demo.episodes} episodes per stage and task"
     )
-    with running_server(("--finetune-workers", str(workers)), ready_within_s=_READY_WITHIN_S) as address:
+    arguments = ["--finetune-workers", str(workers)]
+    if demo.checkpoints is not None:
+        arguments += ["--checkpoints", str(demo.checkpoints)]
+    with running_server(arguments, ready_within_s=_READY_WITHIN_S) as address:
         console.print(f"service at {address.grpc} and {address.http}", highlight=False)
         settings = Settings(
             task=demo.task,

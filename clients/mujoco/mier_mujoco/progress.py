@@ -38,6 +38,10 @@ class Display:
     ) -> None:
         self._bars.stop()
 
+    def note(self, text: str) -> None:
+        """A line above the bars."""
+        self._console.print(text, style="yellow", highlight=False, markup=False)
+
     def of(self, unit: Unit) -> Progress:
         """The progress of one task, which begins now."""
         label = unit.label(self._settings)

@@ -14,7 +14,10 @@ _DISTRIBUTIONS = ("mier", "numpy", "gymnasium", "mujoco", "grpcio", "httpx", "pr
 
 
 def command() -> str:
-    """The command line, without the folder that the program lies in."""
+    """The command line, without the folders that the interpreter and the program lie in."""
+    if "-m" in sys.orig_argv[:-1]:
+        module = sys.orig_argv[sys.orig_argv.index("-m") + 1]
+        return shlex.join(["python", "-m", module, *sys.argv[1:]])
     return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 

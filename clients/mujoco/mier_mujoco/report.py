@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,28 @@ def write(settings: Settings, found: Mapping[Unit, TaskResult], console: Console
     settings.out.mkdir(parents=True, exist_ok=True)
     _write_json(settings.out / "results.json", table)
     _write_json(settings.out / "summary.json", summary)
-    title = f"{settings.task}: episode returns, {settings.episodes} episodes × {settings.repeats} seed(s)"
-    plot(summary, settings.out / PLOT_NAME, title=title, training_range=settings.trained_speeds)
+    title = (
+        f"{settings.task}: episode returns ({_count(settings.episodes, 'episode')}, {_count(settings.repeats, 'seed')})"
+    )
+    plot(summary, settings.out / PLOT_NAME, title=_plot_title(table), training_range=settings.trained_speeds)
     console.print(summary_table(summary, title))
     console.print(f"[dim]{settings.out / 'results.json'}  {settings.out / PLOT_NAME}[/dim]")
     return table
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _plot_title(table: Sequence[Row]) -> str:
+    """What each curve was given: real data and updates."""
+    steps, updates = max(row["real_steps"] for row in table), max(sum(row["finetune_updates"]) for row in table)
+    episodes = len(table[0]["episode_returns"]["unadapted"])
+    seeds = len({row["seed"] for row in table})
+    return (
+        f"{table[0]['checkpoint']}: {steps} real steps per task, {updates} updates by relabelling\n"
+        f"mean and 95% interval of {_count(episodes, 'episode')} × {_count(seeds, 'seed')}"
+    )
 
 
 def _write_json(path: Path, value: list[dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""The summary as a table for a person."""
+"""The summary as a table for a person; fits a terminal of 80 columns."""
 
 from __future__ import annotations
 
@@ -11,25 +11,28 @@ _NONE = "–"
 
 
 def summary_table(summary: Sequence[dict[str, Any]], title: str) -> Table:
-    """Mean episode returns per task, and the share of the way to the oracle."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("task")
-    for heading in ("unadapted", "context-adapted", "fine-tuned", "oracle"):
-        table.add_column(heading, justify="right")
-    table.add_column("fine-tuned − context-adapted [95%]", justify="right")
-    table.add_column("gain: context", justify="right")
-    table.add_column("gain: fine-tuned", justify="right")
+    """Mean episode returns per task, what fine-tuning added, and the share of the way to the oracle."""
+    table = Table(
+        title=title,
+        title_justify="left",
+        caption="difference: fine-tuned minus context-adapted, with its 95% interval\n"
+        "gain: share of the way from unadapted to oracle, context-adapted → fine-tuned",
+        caption_justify="left",
+    )
+    table.add_column("task", no_wrap=True)
+    for heading in ("unadapted", "context-\nadapted", "fine-\ntuned", "oracle", "difference", "gain"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for entry in summary:
         difference = entry["finetuned_minus_context_adapted"]
         table.add_row(
             entry["task"],
             *(f"{entry[stage]['mean']:.1f}" for stage in ("unadapted", "context_adapted", "finetuned")),
             _NONE if entry["oracle"] is None else f"{entry['oracle']:.1f}",
-            f"{difference['mean']:+.1f} [{difference['low']:+.1f}, {difference['high']:+.1f}]",
-            *(_share(entry[f"normalised_gain_{stage}"]) for stage in ("context_adapted", "finetuned")),
+            f"{difference['mean']:+.0f} [{difference['low']:.0f}, {difference['high']:.0f}]",
+            _gains(entry["normalised_gain_context_adapted"], entry["normalised_gain_finetuned"]),
         )
     return table
 
 
-def _share(gain: float | None) -> str:
-    return _NONE if gain is None else f"{gain:.2f}"
+def _gains(context: float | None, finetuned: float | None) -> str:
+    return _NONE if context is None or finetuned is None else f"{context:.2f} → {finetuned:.2f}"
