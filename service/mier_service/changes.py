@@ -29,6 +29,7 @@ class Changes:
         self._max_watchers = max_watchers
         self._watchers: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         self._count = 0
+        self._expected: set[str] = set()
         self.draining = False
 
     @contextmanager
@@ -50,6 +51,18 @@ class Changes:
             self._watchers[operation_id].discard(event)
             if not self._watchers[operation_id]:
                 del self._watchers[operation_id]
+
+    def expect(self, operation_id: str) -> None:
+        """A new operation, which may be over before it is looked for the first time."""
+        self._expected.add(operation_id)
+
+    def of_interest(self) -> set[str]:
+        """Operations that are to be looked at, whatever their state."""
+        return self._expected | self._watchers.keys()
+
+    def seen(self, operation_ids: set[str]) -> None:
+        """They were looked at."""
+        self._expected -= operation_ids
 
     def tell(self, operation_id: str) -> None:
         for event in self._watchers.get(operation_id, ()):
@@ -92,7 +105,9 @@ class Poller:
 
     async def look(self) -> None:
         """Once."""
-        rows = await self._pool.run(self._read, list(self._known))
+        asked = self._known.keys() | self._changes.of_interest()
+        rows = await self._pool.run(self._read, list(asked))
+        self._changes.seen(asked)
         before, self._known = self._known, {}
         for row in rows:
             final = OperationState(row.state).final
@@ -104,7 +119,7 @@ class Poller:
                 # First the version, then the news: who hears of success acts with it.
                 await self._on_published(row.session_id)
             self._changes.tell(row.id)
-        for gone in set(before) - {row.id for row in rows}:
+        for gone in asked - {row.id for row in rows}:
             self._changes.tell(gone)
 
     def _read(self, ids: list[str]) -> list[store_operations.Revision]:

@@ -82,6 +82,7 @@ class Learning:
             raise invalid("updates", f"expected 1 <= updates <= {MAX_UPDATES}, got {updates}")
         retry = Retry.of(key, "FineTune", session_id, str(updates), str(seed))
         value = await self._store_pool.run(self._fine_tune, session_id, updates, seed, retry)
+        self._changes.expect(value.id)
         self.on_queued()
         return value
 

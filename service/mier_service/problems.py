@@ -36,22 +36,27 @@ class Problem(Value):
     errors: list[ProblemField] = Field(description="The fields at fault; empty if it is none of them.")
 
 
-def problem_response(error: ServiceError, request_id: str, headers: Mapping[str, str] | None = None) -> Response:
-    """The refusal on the wire."""
-    rule = error.rule
+def problem_json(error: ServiceError, request_id: str) -> str:
+    """The refusal as a problem."""
     body: dict[str, Any] = {
         "type": _TYPE_PREFIX + error.reason.value.lower().replace("_", "-"),
-        "title": rule.title,
-        "status": rule.http_status,
+        "title": error.rule.title,
+        "status": error.rule.http_status,
         "detail": error.detail,
         "reason": error.reason.value,
         "request_id": request_id,
         "errors": [{"field": v.field, "detail": v.description} for v in error.violations],
     }
+    return json.dumps(body)
+
+
+def problem_response(error: ServiceError, request_id: str, headers: Mapping[str, str] | None = None) -> Response:
+    """The refusal on the wire."""
+    rule = error.rule
     extra = dict(headers or {})
     if rule.retry_after_s is not None:
         extra["Retry-After"] = str(rule.retry_after_s)
-    return Response(json.dumps(body), rule.http_status, extra, MEDIA_TYPE)
+    return Response(problem_json(error, request_id), rule.http_status, extra, MEDIA_TYPE)
 
 
 def from_validation(errors: Iterable[Mapping[str, Any]], skip: int = 0) -> ServiceError:

@@ -18,7 +18,6 @@ from dataclasses import replace
 import structlog
 import torch
 
-from mier import onnx_policy
 from mier.finetune import FineTune
 from mier.serialization import CorruptedData
 from mier.types import Transitions
@@ -30,6 +29,7 @@ from mier_service.errors import Reason, ServiceError
 from mier_service.files import DamagedFile
 from mier_service.lease import Interrupted, Job
 from mier_service.logs import configure_logs, quiet_exporter
+from mier_service.onnx_weights import export_like
 from mier_service.storage import Storage
 from mier_service.store_operations import LeaseLost
 from mier_service.transition_rows import RowLayout
@@ -114,7 +114,7 @@ class Worker:
         row = job.row
         with self._storage.store.read() as c:
             session = store_sessions.get_session(c, row.session_id)
-            start, _ = store_sessions.get_version(c, session.id, row.start_version)
+            start, onnx_hash = store_sessions.get_version(c, session.id, row.start_version)
             layout = RowLayout(session.environment.observation_dim, session.environment.action_dim)
             rows = store_transitions.read(c, session.id, layout, WindowValue(), row.last_batch_row)
         held = self._checkpoints.get(session.checkpoint, session.checkpoint_hash)
@@ -128,7 +128,7 @@ class Worker:
             learner = FineTune.start(held.checkpoint, weights, transitions, config, row.seed)
         self._advance(job, learner)
         weights = learner.result()
-        onnx = onnx_policy.export(weights, held.checkpoint.agent)
+        onnx = export_like(self._storage.onnx.get(onnx_hash), weights, held.checkpoint.agent)
         return job.publish(weights, onnx, json.dumps(config.to_json(), sort_keys=True))
 
     def _resume(self, job: Job, held: HeldCheckpoint, transitions: Transitions) -> FineTune | None:

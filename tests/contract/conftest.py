@@ -1,0 +1,69 @@
+"""One server and one set of tiny checkpoints for the whole suite; each test has a session of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from mier.types import Varies
+from mier_client.grpc_transport import GrpcTransport
+from mier_client.http_transport import HttpTransport
+from mier_client.transport import Transport
+from mier_client.values import Session
+from tests.contract import tiny
+from tests.contract.server import Server
+
+REWARD, DYNAMICS = "tiny-reward", "tiny-dynamics"
+MAX_BODY_BYTES = 256 * 1024
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoints")
+    tiny.write(folder, REWARD, Varies.REWARD, seed=0)
+    tiny.write(folder, DYNAMICS, Varies.DYNAMICS, seed=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    data = tmp_path_factory.mktemp("service") / "data"
+    running = Server(
+        checkpoints,
+        data,
+        "--max-body-bytes",
+        str(MAX_BODY_BYTES),
+        "--finetune-save-every-s",
+        "0.2",
+        "--grpc-reflection",
+    )
+    yield running
+    assert running.stop() == 0
+    assert "Traceback" not in running.log()
+
+
+@pytest.fixture(params=["http", "grpc"])
+def transport(request: pytest.FixtureRequest, server: Server) -> Iterator[Transport]:
+    """Every test that takes it runs over both."""
+    made = connect(server, request.param)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def http(server: Server) -> Iterator[httpx.Client]:
+    """Without any client of ours."""
+    with httpx.Client(base_url=server.http, timeout=30.0, trust_env=False) as client:
+        yield client
+
+
+@pytest.fixture
+def session(transport: Transport) -> Session:
+    return transport.create_session(REWARD, 7, None, "", 30.0)
+
+
+def connect(server: Server, kind: str) -> Transport:
+    return HttpTransport(server.http) if kind == "http" else GrpcTransport(server.grpc, tls=False)

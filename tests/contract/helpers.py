@@ -1,0 +1,76 @@
+"""Words that many tests of the contract use."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mier_client.errors import MierError
+from mier_client.transport import ActQuery, TransitionBatch, Transport
+from mier_client.values import Operation, OperationState, Session, Submitted, Window
+from tests.contract import tiny
+
+CALL_S = 30.0
+MEAN = ActQuery(deterministic=True, episode=None, step=None)
+ALL = Window()
+OBSERVATION = np.array([0.3, -0.2, 0.5, 1.0], np.float32)
+
+
+def batch(count: int = 40, seed: int = 3, episode: int = 0, first_step: int = 0, version: int = 1) -> TransitionBatch:
+    """`count` steps of one episode."""
+    return TransitionBatch(
+        episode=episode,
+        first_step=first_step,
+        terminated=np.zeros(count, np.bool_),
+        truncated=np.zeros(count, np.bool_),
+        policy_version=(version,),
+        **tiny.arrays(count, seed),
+    )
+
+
+def rows(whole: TransitionBatch, start: int, stop: int) -> TransitionBatch:
+    """Steps start..stop-1 of a batch."""
+    part = slice(start, stop)
+    return replace(
+        whole,
+        first_step=whole.first_step + start,
+        observation=whole.observation[part],
+        action=whole.action[part],
+        reward=whole.reward[part],
+        next_observation=whole.next_observation[part],
+        terminated=whole.terminated[part],
+        truncated=whole.truncated[part],
+    )
+
+
+def submit(transport: Transport, session: Session, steps: TransitionBatch, key: str = "") -> Submitted:
+    return transport.submit_transitions(session.id, steps, key, CALL_S)
+
+
+def wait(transport: Transport, operation: Operation) -> Operation:
+    """The operation in its final state."""
+    *_, last = transport.watch_operation(operation.id, CALL_S)
+    assert last.state.final
+    return last
+
+
+def fine_tune(transport: Transport, session: Session, updates: int = 30, seed: int = 0) -> Operation:
+    """A fine-tune that succeeded."""
+    done = wait(transport, transport.finetune(session.id, updates, seed, "", CALL_S))
+    assert done.state is OperationState.SUCCEEDED, done
+    return done
+
+
+def refused(reason: str, *words: str) -> pytest.RaisesExc[MierError]:
+    """Expects a refusal with this reason whose detail has all these words."""
+
+    def fits(error: MierError) -> bool:
+        missing = [word for word in words if word not in error.detail]
+        assert error.reason == reason, error
+        assert not missing, f"{missing} not in {error.detail!r}"
+        assert error.request_id
+        return True
+
+    return pytest.RaisesExc(MierError, check=fits)

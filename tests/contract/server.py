@@ -1,0 +1,63 @@
+"""A real server in its own process, on free ports, stopped and killed as an operator or a power cut would."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+STOP_WITHIN_S = 30.0
+
+
+class Server:
+    """Runs from construction to `stop` or `kill`."""
+
+    def __init__(self, checkpoints: Path, data: Path, *flags: str) -> None:
+        self.data = data
+        self._address_file = data.with_name(f"{data.name}.addresses.json")
+        self._address_file.unlink(missing_ok=True)
+        self._log = data.with_name(f"{data.name}.log").open("ab")
+        command = [sys.executable, "-m", "mier_service", "--checkpoints", str(checkpoints), "--data", str(data)]
+        command += ["--http-port", "0", "--grpc-port", "0", "--address-file", str(self._address_file), *flags]
+        self._process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            start_new_session=True,
+        )
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline().decode()
+        if not line.startswith("mier-serve is ready"):
+            self._process.wait(STOP_WITHIN_S)
+            raise AssertionError(f"the server did not start: {self.log()[-4000:]}")
+        addresses = json.loads(self._address_file.read_text())
+        self.http: str = addresses["http"]
+        self.grpc: str = addresses["grpc"]
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def log(self) -> str:
+        return Path(self._log.name).read_text()
+
+    def stop(self) -> int:
+        """SIGTERM; the exit status."""
+        self._process.send_signal(signal.SIGTERM)
+        return self._end()
+
+    def kill(self) -> None:
+        """SIGKILL to the server and its workers at once, as if power was lost."""
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._end()
+
+    def _end(self) -> int:
+        status = self._process.wait(STOP_WITHIN_S)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        self._log.close()
+        return status
