@@ -71,15 +71,16 @@ def encode(agent: Agent, buffer: RelabelBuffer, name: str, provenance: Mapping[s
         "training_contexts": agent.training_contexts.cpu().contiguous(),
     }
     files = {WEIGHTS: save(tensors), BUFFER: save(_pack_buffer(buffer))}
-    manifest = {
+    manifest: dict[str, Any] = {
+        **provenance,
         "format": FORMAT,
         "name": name,
         "spec": agent.spec.to_json(),
         "configuration": agent.configuration.to_json(),
         "training_tasks": len(agent.training_contexts),
         "sha256": {file: hashlib.sha256(data).hexdigest() for file, data in files.items()},
-        **provenance,
     }
+    manifest["sha256"][MANIFEST] = _own_hash(manifest)
     files[MANIFEST] = (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
     return files
 
@@ -96,7 +97,7 @@ def decode(files: Mapping[str, bytes]) -> Checkpoint:
         )
     manifest = _manifest(files[MANIFEST])
     for name in (WEIGHTS, BUFFER):
-        expected, came = manifest["sha256"].get(name), hashlib.sha256(files[name]).hexdigest()
+        expected, came = manifest["sha256"][name], hashlib.sha256(files[name]).hexdigest()
         if came != expected:
             raise CheckpointError(
                 f"{name}: expected sha256 {expected}, came {came} ({len(files[name])} bytes): "
@@ -112,9 +113,10 @@ def decode(files: Mapping[str, bytes]) -> Checkpoint:
             )
         agent.log_alpha = weights["log_alpha"].item()
         agent.training_contexts = weights["training_contexts"]
-    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        buffer = _unpack_buffer(packed)
+    except (safetensors.SafetensorError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"the manifest and the tensors do not fit each other: {error}") from error
-    return Checkpoint(manifest, agent.freeze(), _unpack_buffer(packed), hashlib.sha256(files[MANIFEST]).hexdigest())
+    return Checkpoint(manifest, agent.freeze(), buffer, hashlib.sha256(files[MANIFEST]).hexdigest())
 
 
 def _manifest(data: bytes) -> dict[str, Any]:
@@ -127,7 +129,19 @@ def _manifest(data: bytes) -> dict[str, Any]:
         raise CheckpointError(f"{MANIFEST}: expected format {FORMAT}, came {came}")
     if absent := sorted({"name", "spec", "configuration", "training_tasks", "sha256"} - set(manifest)):
         raise CheckpointError(f"{MANIFEST}: missing keys {absent}")
+    hashes = manifest["sha256"]
+    if not isinstance(hashes, dict) or not {WEIGHTS, BUFFER} <= set(hashes) <= set(CHECKPOINT_FILES):
+        raise CheckpointError(f"{MANIFEST}: expected under sha256 the hash of each file by name, came {hashes!r}")
+    # Checkpoints made before manifests had one carry no hash of their own.
+    if (own := hashes.get(MANIFEST)) is not None and own != _own_hash(manifest):
+        raise CheckpointError(f"{MANIFEST}: its contents do not have its own sha256: altered; copy the checkpoint anew")
     return manifest
+
+
+def _own_hash(manifest: Mapping[str, Any]) -> str:
+    """sha256 (hex) of the manifest without the entry that holds it; of values, so blanks do not count."""
+    hashes = {file: value for file, value in manifest["sha256"].items() if file != MANIFEST}
+    return hashlib.sha256(json.dumps({**manifest, "sha256": hashes}, sort_keys=True).encode()).hexdigest()
 
 
 def _pack_buffer(buffer: RelabelBuffer) -> dict[str, Tensor]:
@@ -137,14 +151,21 @@ def _pack_buffer(buffer: RelabelBuffer) -> dict[str, Tensor]:
     """
     t, last = buffer.transitions, _last_rows(buffer.episode)
     return {
-        "observation": t.observation.half(),
-        "final_observation": t.next_observation[last].half(),
-        "action": t.action.half(),
-        "reward": t.reward.half(),
+        "observation": _half("observations", t.observation),
+        "final_observation": _half("observations", t.next_observation[last]),
+        "action": _half("actions", t.action),
+        "reward": _half("rewards", t.reward),
         "terminated": t.terminated[last].to(torch.uint8),
         "length": torch.bincount(buffer.episode, minlength=len(buffer.task)).int(),
         "task": buffer.task.int(),
     }
+
+
+def _half(what: str, value: Tensor) -> Tensor:
+    half = value.half()
+    if not half.isfinite().all():
+        raise ValueError(f"the relabel buffer keeps float16: expected {what} below 65504 in size, came larger ones")
+    return half
 
 
 def _unpack_buffer(packed: Mapping[str, Tensor]) -> RelabelBuffer:
