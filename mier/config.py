@@ -84,6 +84,8 @@ class ModelConfig(_Json):
     def __post_init__(self) -> None:
         if self.log_var_min >= self.log_var_max:
             raise ValueError(f"log_var_min {self.log_var_min} must be below log_var_max {self.log_var_max}")
+        if self.action_gate and self.conditioning is Conditioning.LINEAR_HEAD:
+            raise ValueError("action_gate needs concat or film conditioning: a linear head's features see no context")
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,10 @@ class AdaptConfig(_Json):
     def __post_init__(self) -> None:
         if self.min_transitions < 5:
             raise ValueError(f"min_transitions must be at least 5 (a hold-out needs rows), came {self.min_transitions}")
+        if not 0.0 < self.holdout_fraction <= 0.5:
+            raise ValueError(f"holdout_fraction must be above 0 and at most 0.5, came {self.holdout_fraction}")
+        if self.steps < 1:
+            raise ValueError(f"steps must be at least 1, came {self.steps}")
 
 
 @dataclass(frozen=True)
@@ -146,6 +152,15 @@ class FineTuneConfig(_Json):
     warm_start: bool = True
     """Start from the best known behaviour instead of the adapted context itself."""
     learning_rate: float = 3e-4
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.real_fraction <= 1.0:
+            raise ValueError(f"real_fraction must be 0 to 1, came {self.real_fraction}")
+        for name in ("batch_size", "relabel_every_updates", "relabel_transitions"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, came {getattr(self, name)}")
+        if not self.learning_rate > 0.0:
+            raise ValueError(f"learning_rate must be above 0, came {self.learning_rate}")
 
 
 @dataclass(frozen=True)
