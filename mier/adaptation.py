@@ -24,6 +24,23 @@ class InsufficientData(ValueError):
     """Fewer transitions than an adaptation needs."""
 
 
+class NotFinite(ValueError):
+    """Numbers ran out of range: the data are far outside what the model knows, or learning diverged."""
+
+
+def require_finite(context: Tensor) -> None:
+    """Refuse a context [context_dim] that is not finite.
+
+    Raises:
+        NotFinite: with what to look at.
+    """
+    if not context.isfinite().all():
+        raise NotFinite(
+            "expected transitions that lead to a finite context, came ones that do not: "
+            "check their units and order against the environment's spec"
+        )
+
+
 def row_nll(prediction: Prediction, target: Tensor, weights: Tensor) -> Tensor:
     """Negative log likelihood of each row [..., n]: the reward's, plus the mean over state dims of the state's."""
     error = target - prediction.mean

@@ -42,8 +42,8 @@ class Agent:
 
     @property
     def prior_context(self) -> Tensor:
-        """[context_dim], the context before any data."""
-        return self.model.prior_context.detach()
+        """[context_dim], the context before any data; a copy, so that no caller holds the model's own memory."""
+        return self.model.prior_context.detach().clone()
 
     def adapt(self, transitions: Transitions, config: AdaptConfig | None = None) -> Adaptation:
         """Context adaptation from the prior to transitions [n, dim] of one task."""

@@ -9,6 +9,7 @@ however the n were split over calls, saves and resumes. The checkpoint's own mod
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mier import sac
-from mier.adaptation import nll, split_holdout
+from mier.adaptation import NotFinite, nll, require_finite, split_holdout
 from mier.checkpoint import Checkpoint
 from mier.config import FineTuneConfig
 from mier.model_steps import train_model
@@ -65,6 +66,7 @@ class FineTune:
         self.heldout_nll = nll(model, split_holdout(transitions, self._holdout)[1], model_context).item()
         self._pool: Transitions | None = None
         self._critic_loss, self._actor_loss = torch.zeros(()), torch.zeros(())
+        self._relabelled_mean = transitions.reward.mean()
 
     @classmethod
     def start(
@@ -82,9 +84,11 @@ class FineTune:
 
         Raises:
             InsufficientData: too few transitions to adapt to.
+            NotFinite: they lead to no finite context.
         """
         agent = checkpoint.agent
         context = torch.from_numpy(agent.adapt(transitions).context)
+        require_finite(context)
         model = agent.model
         if config.model_steps:
             fit, held = split_holdout(transitions, agent.configuration.adapt.holdout_fraction)
@@ -114,7 +118,11 @@ class FineTune:
         return self.checkpoint.agent.configuration.adapt.holdout_fraction
 
     def run(self, updates: int) -> FineTuneMetrics:
-        """Advance by at most `updates`; never past the configured total."""
+        """Advance by at most `updates`; never past the configured total.
+
+        Raises:
+            NotFinite: learning diverged; the weights as they stand are of no use.
+        """
         config = self.config
         for _ in range(min(updates, config.updates - self.updates_done)):
             batch = self._batch()
@@ -127,17 +135,21 @@ class FineTune:
                 metrics = sac.update(self.sac, batch, context, noise)
                 self._critic_loss, self._actor_loss = metrics.critic_loss, metrics.actor_loss
             self.updates_done += 1
+        if not (self._critic_loss.isfinite() and self._actor_loss.isfinite()):
+            raise NotFinite(
+                f"fine-tuning diverged within {self.updates_done} updates (critic loss {self._critic_loss.item()}, "
+                f"actor loss {self._actor_loss.item()}); take more real transitions, or a lower learning rate"
+            )
         return self.metrics()
 
     def metrics(self) -> FineTuneMetrics:
-        pool = self._pool if self._pool is not None else self.transitions
         return FineTuneMetrics(
             self.updates_done,
             self.config.updates,
             self._critic_loss.item(),
             self._actor_loss.item(),
             self.sac.log_alpha.exp().item(),
-            pool.reward.mean().item(),
+            self._relabelled_mean.item(),
             self.heldout_nll,
         )
 
@@ -152,13 +164,14 @@ class FineTune:
             "config": self.config.to_json(),
             "seed": self.seed,
             "updates_done": self.updates_done,
-            "transitions": self.transitions.size,
+            "checkpoint": self.checkpoint.hash,
+            "transitions": _identity(self.transitions),
             "model": self.model.state_dict(),
             "model_context": self.model_context,
             "policy_context": self.policy_context,
             "sac": self.sac.state_dict(),
             "generator": self.generator.get_state(),
-            "losses": torch.stack([self._critic_loss, self._actor_loss]),
+            "last": torch.stack([self._critic_loss, self._actor_loss, self._relabelled_mean]),
         }
         if self._pool is not None and self._relabels_dynamics:
             tree["pool"] = self._pool._asdict()
@@ -169,13 +182,13 @@ class FineTune:
         """Go on from a save, to the same weights as without the stop.
 
         Raises:
-            CorruptedData: the bytes are damaged, or were saved over other transitions.
+            CorruptedData: the bytes are damaged, or were saved over other transitions or on another checkpoint.
         """
         tree = unpack(data)
         try:
-            if tree["transitions"] != transitions.size:
-                made_over = tree["transitions"]
-                raise CorruptedData(f"the save was made over {made_over} transitions, came {transitions.size}")
+            for name, came in (("checkpoint", checkpoint.hash), ("transitions", _identity(transitions))):
+                if tree[name] != came:
+                    raise CorruptedData(f"expected the {name} that the save was made over ({tree[name]}), came {came}")
             config = FineTuneConfig.from_json(tree["config"])
             agent = checkpoint.agent
             model = DynamicsModel(agent.spec, agent.configuration.model, agent.configuration.adapt)
@@ -188,9 +201,11 @@ class FineTune:
             )  # fmt: skip
             tuned.updates_done = tree["updates_done"]
             tuned.generator.set_state(tree["generator"])
-            tuned._critic_loss, tuned._actor_loss = tree["losses"]
+            tuned._critic_loss, tuned._actor_loss, tuned._relabelled_mean = tree["last"]
             tuned._pool = Transitions(**tree["pool"]) if "pool" in tree else None
-        except (KeyError, TypeError) as error:
+        except CorruptedData:
+            raise
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CorruptedData(f"expected a fine-tune's save, came another saved state ({error})") from error
         return tuned
 
@@ -209,23 +224,31 @@ class FineTune:
 
     def _relabelled(self) -> Transitions:
         """The synthetic transitions in use now."""
+        # Where only the reward varies once is enough: the model stands still, so relabelled rewards do too.
+        due = self._relabels_dynamics and self.updates_done % self.config.relabel_every_updates == 0
+        if self._pool is None or due:
+            self._pool = self._relabel()
+            self._relabelled_mean = self._pool.reward.mean()
+        return self._pool
+
+    def _relabel(self) -> Transitions:
         source = self.checkpoint.relabel_buffer.transitions if self.config.cross_task else self.transitions
         if not self._relabels_dynamics:
-            # The model stands still, so relabelled rewards do too: once is enough.
-            if self._pool is None:
-                self._pool = relabel_rewards(self.model, self.model_context, source)
-        elif self._pool is None or self.updates_done % self.config.relabel_every_updates == 0:
-            states = self._draw(source, self.config.relabel_transitions).observation
-            self._pool = relabel_dynamics(
-                self.model,
-                self.checkpoint.spec,
-                self.model_context,
-                self.sac.policy,
-                self.policy_context,
-                states,
-                self.generator,
-            )
-        return self._pool
+            return relabel_rewards(self.model, self.model_context, source)
+        return relabel_dynamics(
+            self.model,
+            self.checkpoint.spec,
+            self.model_context,
+            self.sac.policy,
+            self.policy_context,
+            self._draw(source, self.config.relabel_transitions).observation,
+            self.generator,
+        )
+
+
+def _identity(transitions: Transitions) -> str:
+    """Number and sha256 of transitions."""
+    return f"{transitions.size} rows, sha256 {hashlib.sha256(pack(transitions._asdict())).hexdigest()}"
 
 
 def _sac_state(checkpoint: Checkpoint, weights: PolicyWeights, config: FineTuneConfig) -> sac.SacState:

@@ -34,8 +34,11 @@ class RelabelBuffer:
         return self.transitions.size
 
     def every(self, stride: int) -> RelabelBuffer:
-        """Every `stride`-th row, for a quick look; sums over episodes shrink alike."""
-        return RelabelBuffer(self.transitions.rows(slice(None, None, stride)), self.episode[::stride], self.task)
+        """Every `stride`-th row of each episode, for a quick look; sums over equally long episodes shrink alike."""
+        length = torch.bincount(self.episode, minlength=len(self.task))
+        step = torch.arange(self.size) - (length.cumsum(0) - length)[self.episode]
+        kept = step % stride == 0
+        return RelabelBuffer(self.transitions.rows(kept), self.episode[kept], self.task)
 
     def episode_returns(self, reward: Tensor) -> Tensor:
         """Sum of a reward [rows] over each episode -> [episodes]."""
@@ -94,7 +97,7 @@ def best_known_context(buffer: RelabelBuffer, relabelled_reward: Tensor, trainin
     total = torch.zeros(tasks).index_add_(0, buffer.task, returns)
     count = torch.zeros(tasks).index_add_(0, buffer.task, torch.ones_like(returns))
     mean = torch.where(count > 0, total / count.clamp_min(1.0), -torch.inf)
-    return training_contexts[int(mean.argmax())]
+    return training_contexts[int(mean.argmax())].clone()
 
 
 @torch.no_grad()
@@ -121,10 +124,13 @@ def imagined_return(
         unit = policy(states, contexts, torch.zeros(len(states), spec.action_dim))
         asked = Transitions(states, spec.from_unit_action(unit), alive, states, alive)
         target = model.target_norm.inverse(model(asked, context).mean)
-        total += alive * target[..., 0]
+        # Not `alive * reward`: after a fall the model may go anywhere, and 0 * inf is NaN.
+        total += torch.where(alive > 0.0, target[..., 0], 0.0)
         states = states + target[..., 1:]
         alive = alive * (1.0 - spec.terminated(states))
-    return total.view(candidates, n).mean(-1)
+    # A model that blew up says nothing for its candidate; left as it is, NaN would win an argmax.
+    mean = total.view(candidates, n).mean(-1)
+    return torch.where(mean.isfinite(), mean, -torch.inf)
 
 
 def _chunks(transitions: Transitions) -> list[Transitions]:

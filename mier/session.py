@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mier.adaptation import Adaptation
+from mier.adaptation import Adaptation, require_finite
 from mier.checkpoint import Checkpoint
 from mier.config import FineTuneConfig
 from mier.exploration import noise
@@ -77,8 +77,10 @@ class Session:
 
         Raises:
             InsufficientData: too few transitions observed so far.
+            NotFinite: they lead to no finite context; nothing was changed.
         """
         found = self.checkpoint.agent.adapt(self._observed())
+        require_finite(torch.from_numpy(found.context))
         self.model_context = found.context
         if not self.active.fine_tuned:
             own = policy_context_after(self.checkpoint, found, self._observed())

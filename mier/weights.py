@@ -15,7 +15,7 @@ from mier.networks import Policy, TwinCritic
 from mier.serialization import CorruptedData, pack, unpack
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PolicyWeights:
     """Actor, critics and temperature with the context that the actor is run under; immutable by convention."""
 
@@ -27,14 +27,14 @@ class PolicyWeights:
     @classmethod
     def of(cls, agent: Agent, context: NDArray[np.float32] | None = None) -> Self:
         """The agent's own weights under a context (None: the prior)."""
-        own = agent.prior_context.cpu().numpy() if context is None else np.asarray(context, np.float32)
+        own = agent.prior_context.cpu().numpy() if context is None else context
         return cls.of_modules(agent.policy, agent.critic, agent.log_alpha, own)
 
     @classmethod
     def of_modules(cls, policy: Policy, critic: TwinCritic, log_alpha: float, context: NDArray[np.float32]) -> Self:
         state = {f"policy.{k}": v.detach().cpu().clone() for k, v in policy.state_dict().items()}
         state |= {f"critic.{k}": v.detach().cpu().clone() for k, v in critic.state_dict().items()}
-        return cls(state | {"log_alpha": torch.tensor(log_alpha)}, context)
+        return cls(state | {"log_alpha": torch.tensor(log_alpha)}, np.array(context, np.float32))
 
     def part(self, name: str) -> dict[str, Tensor]:
         """State of 'policy' or 'critic'."""
@@ -61,6 +61,6 @@ class PolicyWeights:
         """
         tree = unpack(data)
         try:
-            return cls(tree["state"], tree["context"].numpy())
-        except (KeyError, TypeError, AttributeError) as error:
+            return cls(dict(tree["state"]), tree["context"].numpy())
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CorruptedData(f"expected policy weights, came another saved state ({error})") from error
