@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -75,7 +76,11 @@ def run_evaluation(
                     append_jsonl(results, row)
     wanted = {task.name for task in chosen}
     mine = [r for r in rows if r["task"] in wanted and all(r.get(k) == v for k, v in key.items())]
-    Console().print(summary_table(mine, oracles(Path("docs/results/oracle.jsonl"), family.name)))
+    found = summary(mine, oracles(Path("docs/results/oracle.jsonl"), family.name))
+    if results:
+        described = {**key, "seeds": list(seeds), "rows": found, **provenance(seeds[0])}
+        results.with_suffix(".summary.json").write_text(json.dumps(described, indent=1) + "\n")
+    Console().print(summary_table(found))
 
 
 def oracles(path: Path, family: str) -> dict[str, float]:
@@ -90,8 +95,9 @@ def oracles(path: Path, family: str) -> dict[str, float]:
 def summary(rows: list[dict[str, Any]], oracle: dict[str, float]) -> list[dict[str, Any]]:
     """Per task: mean returns, normalised gain, and the paired difference of fine-tuned over context-adapted.
 
-    Differences are of one seed's episode means (initial states shared by the arms), their interval over seeds times
-    episodes; gain = (arm - unadapted) / (oracle - unadapted).
+    A difference is paired twice: the arms share a seed's real trajectories, and their episodes share initial states. One
+    sample is a seed's mean over episodes, since episodes of one fine-tune are not independent of each other; the 95%
+    interval is over seeds. gain = (arm - unadapted) / (oracle - unadapted).
     """
     found = []
     for task in dict.fromkeys(row["task"] for row in rows):
@@ -103,7 +109,7 @@ def summary(rows: list[dict[str, Any]], oracle: dict[str, float]) -> list[dict[s
                 arms[row["arm"]][row["seed"], row["episode"]] = row["return"]
         means = {arm: float(np.mean(list(values.values()))) for arm, values in arms.items()}
         paired = {
-            against: mean_interval([arms["finetuned"][k] - arms[against][k] for k in arms["finetuned"]])
+            against: mean_interval(_seed_differences(arms["finetuned"], arms[against]))
             for against in ("unadapted", "context_adapted")
         }
         reference = oracle.get(task)
@@ -113,21 +119,29 @@ def summary(rows: list[dict[str, Any]], oracle: dict[str, float]) -> list[dict[s
             if reference is not None
         }
         found.append(
-            {"task": task, **means, "oracle": reference, "samples": len(arms["finetuned"]), "paired": paired, **gains}
+            {"task": task, **means, "oracle": reference, **gains, "paired": paired}
+            | {"seeds": len({seed for seed, _ in arms["finetuned"]}), "episodes": len(arms["finetuned"])}
         )
     return found
 
 
-def summary_table(rows: list[dict[str, Any]], oracle: dict[str, float]) -> Table:
+def _seed_differences(arm: dict[tuple[int, int], float], against: dict[tuple[int, int], float]) -> list[float]:
+    seeds = dict.fromkeys(seed for seed, _ in arm)
+    return [float(np.mean([arm[k] - against[k] for k in arm if k[0] == seed])) for seed in seeds]
+
+
+def summary_table(rows: list[dict[str, Any]]) -> Table:
     table = Table(
         *("task", "unadapted", "context", "fine-tuned", "oracle", "gain context", "gain fine-tuned"),
-        *("fine-tuned - context (95%)", "n"),
+        *("fine-tuned - context (95%)", "seeds x episodes"),
     )
-    for row in summary(rows, oracle):
+    for row in rows:
         paired = row["paired"]["context_adapted"]
         gains = [f"{row[k]:.2f}" if k in row else "-" for k in ("gain_context_adapted", "gain_finetuned")]
         returns = [f"{row[k]:.1f}" for k in ("unadapted", "context_adapted", "finetuned")]
         reference = "-" if row["oracle"] is None else f"{row['oracle']:.1f}"
         difference = f"{paired.mean:.1f} [{paired.low:.1f}, {paired.high:.1f}]"
-        table.add_row(row["task"], *returns, reference, *gains, difference, str(row["samples"]))
+        table.add_row(
+            row["task"], *returns, reference, *gains, difference, f"{row['seeds']} x {row['episodes'] // row['seeds']}"
+        )
     return table
