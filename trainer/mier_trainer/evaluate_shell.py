@@ -95,7 +95,7 @@ def oracles(path: Path, family: str) -> dict[str, float]:
 def summary(rows: list[dict[str, Any]], oracle: dict[str, float]) -> list[dict[str, Any]]:
     """Per task: mean returns, normalised gain, and the paired difference of fine-tuned over context-adapted.
 
-    A difference is paired twice: the arms share a seed's real trajectories, and their episodes share initial states. One
+    A difference is paired: arms share a seed's real trajectories, and their episodes share initial states. One
     sample is a seed's mean over episodes, since episodes of one fine-tune are not independent of each other; the 95%
     interval is over seeds. gain = (arm - unadapted) / (oracle - unadapted).
     """
