@@ -12,7 +12,7 @@ from mier.checkpoint import Checkpoint
 from mier.exploration import noise
 from mier.session import Session as LocalSession
 from mier.weights import PolicyWeights
-from mier_client import Client
+from mier_client import Client, InvalidRequest
 from mier_envs.families import FAMILIES
 from mier_mujoco.episodes import Chosen, Episode, FloatArray, run_episode
 from tests.e2e.conftest import FAMILY
@@ -102,4 +102,18 @@ def test_recorded_observations_give_the_action_of_the_session_loop_in_process(
                     expected = local.act(observation, episode=2, step=step, deterministic=deterministic)
                 acted = client.act(session.id, observation, deterministic=deterministic, episode=2, step=step)
                 np.testing.assert_allclose(acted.action, expected, atol=TOLERANCE, rtol=0)
+    client.delete_session(session.id)
+
+
+def test_a_stream_of_acts_equals_single_calls_and_outlives_a_refusal(client: Client, checkpoint: Checkpoint) -> None:
+    session = client.create_session(FAMILY, seed=SEED)
+    observations = checkpoint.relabel_buffer.transitions.observation[:20].numpy()
+    with client.open_act_stream() as acting:
+        for step, observation in enumerate(observations):
+            streamed = acting.act(session.id, observation, episode=1, step=step)
+            single = client.act(session.id, observation, episode=1, step=step)
+            np.testing.assert_array_equal(streamed.action, single.action)
+        with pytest.raises(InvalidRequest):
+            acting.act(session.id, observations[0][:5], deterministic=True)
+        assert acting.act(session.id, observations[0], deterministic=True).policy_version == 1
     client.delete_session(session.id)

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
-from mier_client import Client, EnvironmentSpec, HealthyRange, OperationState, Session, Varies
+from mier_client import Acting, Client, EnvironmentSpec, HealthyRange, OperationState, Session, Varies
 from mier_envs.families import Family, Task
 from mier_mujoco.episodes import Chosen, Episode, FloatArray, Purpose, run_episode, starting_seed
 from mier_mujoco.rows import Round, Stage, TaskResult
@@ -76,7 +76,8 @@ def run_task(
     session = client.create_session(plan.checkpoint, seed=plan.seed, expected_environment=expected_environment(family))
     sessions.add(session.id)
     try:
-        return _Robot(client, family, task, plan, progress, stop, session).run()
+        with client.open_act_stream() as acting:
+            return _Robot(client, acting, family, task, plan, progress, stop, session).run()
     finally:
         if not stop.is_set():
             client.delete_session(session.id)
@@ -103,6 +104,7 @@ class _Robot:
     def __init__(
         self,
         client: Client,
+        acting: Acting,
         family: Family,
         task: Task,
         plan: Plan,
@@ -111,7 +113,7 @@ class _Robot:
         session: Session,
     ) -> None:
         self._client, self._plan, self._progress, self._stop = client, plan, progress, stop
-        self._session = session
+        self._session, self._acting = session, acting
         self._environment = family.make(task)
         self._collected = 0
         self._act_s: list[float] = []
@@ -224,7 +226,7 @@ class _Robot:
         return result
 
     def _act(self, observation: FloatArray, episode: int, step: int, deterministic: bool) -> Chosen:
-        acted = self._client.act(self._session.id, observation, deterministic=deterministic, episode=episode, step=step)
+        acted = self._acting.act(self._session.id, observation, deterministic=deterministic, episode=episode, step=step)
         return Chosen(np.asarray(acted.action), acted.policy_version)
 
     def _check_stop(self) -> None:

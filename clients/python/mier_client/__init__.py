@@ -3,6 +3,7 @@
 Needs neither torch nor mujoco. Start at `Client.connect`.
 """
 
+from mier_client.acting import Acting
 from mier_client.client import Client, Timeouts
 from mier_client.errors import (
     AccessDenied,
@@ -41,6 +42,7 @@ from mier_client.values import (
 __all__ = [
     "AccessDenied",
     "Acted",
+    "Acting",
     "Adapted",
     "Client",
     "Conflict",

@@ -10,7 +10,8 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from mier_client import grpc_codec as codec
-from mier_client.transport import ActQuery, Page, TransitionBatch
+from mier_client.act_stream import GrpcActStream
+from mier_client.transport import ActQuery, ActStream, Page, TransitionBatch
 from mier_client.values import (
     Acted,
     Adapted,
@@ -142,15 +143,11 @@ class GrpcTransport:
                 cast("grpc.Future[object]", stream).cancel()
 
     def act(self, session_id: str, observation: FloatArray, query: ActQuery, timeout_s: float) -> Acted:
-        request = pb.ActRequest(
-            session_id=session_id,
-            observation=encode(observation),
-            deterministic=query.deterministic,
-            episode=query.episode,
-            step=query.step,
-        )
         with _typed_errors():
-            return codec.acted(self._stub.Act(request, timeout=timeout_s))
+            return codec.acted(self._stub.Act(_act_request(session_id, observation, query), timeout=timeout_s))
+
+    def open_act_stream(self) -> ActStream:
+        return _Stream(GrpcActStream(self._stub.ActStream))
 
     def list_versions(self, session_id: str, page: Page, timeout_s: float) -> tuple[Sequence[PolicyVersion], str]:
         request = pb.ListVersionsRequest(session_id=session_id, page_size=page.size, page_token=page.token)
@@ -171,6 +168,29 @@ class GrpcTransport:
     def _check_health(self, timeout_s: float) -> int:
         with _typed_errors():
             return int(self._health.Check(health_pb2.HealthCheckRequest(), timeout=timeout_s).status)
+
+
+class _Stream:
+    """The transport's values over the stream's messages."""
+
+    def __init__(self, stream: GrpcActStream) -> None:
+        self._stream = stream
+
+    def act(self, session_id: str, observation: FloatArray, query: ActQuery, timeout_s: float) -> Acted:
+        return self._stream.act(_act_request(session_id, observation, query), timeout_s)
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def _act_request(session_id: str, observation: FloatArray, query: ActQuery) -> pb.ActRequest:
+    return pb.ActRequest(
+        session_id=session_id,
+        observation=encode(observation),
+        deterministic=query.deterministic,
+        episode=query.episode,
+        step=query.step,
+    )
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import httpx
 
 from mier_client import http_codec as codec
 from mier_client.errors import DeadlineExceeded, Problem, ServerFault, Unavailable
-from mier_client.transport import ActQuery, Page, TransitionBatch
+from mier_client.transport import ActQuery, ActStream, Page, TransitionBatch
 from mier_client.values import (
     Acted,
     Adapted,
@@ -119,6 +119,9 @@ class HttpTransport:
             body["step"] = query.step
         return codec.acted(self._post("/act", body, timeout_s, None))
 
+    def open_act_stream(self) -> ActStream:
+        return _CallByCall(self)
+
     def list_versions(self, session_id: str, page: Page, timeout_s: float) -> tuple[Sequence[PolicyVersion], str]:
         body = self._get(f"/sessions/{_segment(session_id)}/versions", _page_query(page), timeout_s)
         return [codec.policy_version(item) for item in body["versions"]], body["next_page_token"]
@@ -183,6 +186,19 @@ def _events(lines: Iterable[str], deadline: float) -> Iterator[tuple[str, str]]:
             if data:
                 yield name, "\n".join(data)
             name, data = "message", []
+
+
+class _CallByCall:
+    """HTTP keeps its connection open between calls anyway."""
+
+    def __init__(self, transport: HttpTransport) -> None:
+        self._transport = transport
+
+    def act(self, session_id: str, observation: FloatArray, query: ActQuery, timeout_s: float) -> Acted:
+        return self._transport.act(session_id, observation, query, timeout_s)
+
+    def close(self) -> None:
+        """Nothing of its own to let go of."""
 
 
 def _page_query(page: Page) -> dict[str, str]:

@@ -65,6 +65,14 @@ class Page:
     token: str
 
 
+class ActStream(Protocol):
+    """A control loop's acting; for one thread."""
+
+    def act(self, session_id: str, observation: FloatArray, query: ActQuery, timeout_s: float) -> Acted: ...
+
+    def close(self) -> None: ...
+
+
 class Transport(Protocol):
     """One service, reached."""
 
@@ -97,6 +105,9 @@ class Transport(Protocol):
         """The operation now and at each change, up to its final state."""
 
     def act(self, session_id: str, observation: FloatArray, query: ActQuery, timeout_s: float) -> Acted: ...
+
+    def open_act_stream(self) -> ActStream:
+        """What asks for many actions in a row at the least cost that the transport has."""
 
     def list_versions(self, session_id: str, page: Page, timeout_s: float) -> tuple[Sequence[PolicyVersion], str]: ...
 
