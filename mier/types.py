@@ -83,7 +83,8 @@ class EnvSpec:
     def from_unit_action(self, action: Tensor) -> Tensor:
         """[..., action_dim] in [-1, 1] -> environment units."""
         low, high = self._bounds(action)
-        return low + 0.5 * (action + 1.0) * (high - low)
+        # Rounding may overshoot a bound by one unit in the last place, which a robot's own check would refuse.
+        return (low + 0.5 * (action + 1.0) * (high - low)).clamp(low, high)
 
     def terminated(self, observation: Tensor) -> Tensor:
         """[..., observation_dim] -> [...] 1.0 where the environment's rule calls the state a fall."""
