@@ -35,7 +35,7 @@ def test_an_evaluation_leaves_rows_and_a_picture(url: str, tmp_path: Path) -> No
         assert row["checkpoint"] == FAMILY
         assert row["seed"] == 0
         assert row["versions"]["mujoco"]
-        assert row["policy_versions"] == {"unadapted": 1, "context_adapted": 2, "finetuned": 3}
+        assert row["policy_versions"] == {"unadapted": 1, "context_adapted": 3, "finetuned": 4}
         assert row["real_steps"] == 400
         assert row["finetune_updates"] == [UPDATES]
         assert all(len(returns) == 2 for returns in row["episode_returns"].values())

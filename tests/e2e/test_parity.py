@@ -72,13 +72,15 @@ def test_a_closed_loop_is_the_same_near_and_far(
     client.delete_session(session.id)
 
 
+@pytest.mark.parametrize("reward_shift", [0.0, -1.5], ids=["like-training", "out-of-distribution"])
 def test_recorded_observations_give_the_action_of_the_session_loop_in_process(
-    client: Client, checkpoint: Checkpoint
+    client: Client, checkpoint: Checkpoint, reward_shift: float
 ) -> None:
     """The service (ONNX Runtime) against `mier.session` (torch), before and after an adaptation."""
     recorded = checkpoint.relabel_buffer.transitions
     shown = recorded.observation[:: recorded.size // 40].numpy()
     window = recorded.rows(slice(0, 200))
+    window = window._replace(reward=window.reward + reward_shift)
     session, local = client.create_session(FAMILY, seed=SEED), LocalSession(checkpoint, SEED)
     for stage in ("prior", "adapted"):
         if stage == "adapted":

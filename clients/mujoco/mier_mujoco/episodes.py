@@ -1,7 +1,7 @@
 """One episode of a MuJoCo environment, acted through the service.
 
-Starting states are a function of (seed, stage, index): every stage of an evaluation starts from the same ones, so
-that differences between stages are paired.
+Evaluations start from states that are a function of the episode's index alone: every stage of every seed starts from
+the same ones, so that differences between stages are paired.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FloatArray = npt.NDArray[np.float32]
 
 
 class Purpose(IntEnum):
-    """What an episode is for; its starting states are drawn apart."""
+    """What an episode is for; starting states are drawn apart."""
 
     COLLECT = 0
     """Exploring; its transitions are submitted."""
@@ -69,8 +69,9 @@ class Episode:
 
 
 def starting_seed(seed: int, purpose: Purpose, index: int) -> int:
-    """Seed of the environment's reset."""
-    return int(np.random.SeedSequence([seed, int(purpose), index]).generate_state(1)[0])
+    """Seed of the environment's reset; `seed` matters to episodes that are collected only."""
+    entropy = [int(purpose), index] if purpose is Purpose.EVALUATE else [int(purpose), index, seed]
+    return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
 
 def run_episode(

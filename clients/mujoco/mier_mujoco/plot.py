@@ -53,8 +53,8 @@ def _curves(axes: Axes, summary: Sequence[dict[str, Any]], training_range: tuple
         axes.plot(speeds, means, color=colour, marker=marker, linewidth=2, markersize=6, label=label)
         axes.fill_between(
             speeds,
-            [entry[key]["low"] for entry in summary],
-            [entry[key]["high"] for entry in summary],
+            [_bound(entry[key], "low") for entry in summary],
+            [_bound(entry[key], "high") for entry in summary],
             color=colour,
             alpha=0.15,
             linewidth=0,
@@ -77,8 +77,8 @@ def _groups(axes: Axes, summary: Sequence[dict[str, Any]]) -> None:
         positions = [index + (offset - 1) * width for index in range(len(summary))]
         means = [entry[key]["mean"] for entry in summary]
         errors = [
-            [max(0.0, entry[key]["mean"] - entry[key]["low"]) for entry in summary],
-            [max(0.0, entry[key]["high"] - entry[key]["mean"]) for entry in summary],
+            [entry[key]["mean"] - _bound(entry[key], "low") for entry in summary],
+            [_bound(entry[key], "high") - entry[key]["mean"] for entry in summary],
         ]
         axes.bar(positions, means, width, yerr=errors, color=colour, label=label, error_kw={"linewidth": 1})
     shown = False
@@ -96,3 +96,8 @@ def _groups(axes: Axes, summary: Sequence[dict[str, Any]]) -> None:
     axes.axhline(0.0, color="#444444", linewidth=0.8)
     axes.set_xticks(range(len(summary)), [entry["task"].split()[-1] for entry in summary])
     axes.set_xlabel("negated joints")
+
+
+def _bound(stage: dict[str, Any], side: str) -> float:
+    """The interval's bound; the mean itself where one sample has none."""
+    return float(stage["mean"] if stage[side] is None else stage[side])

@@ -49,7 +49,7 @@ def _plot_title(table: Sequence[Row]) -> str:
     seeds = len({row["seed"] for row in table})
     return (
         f"{table[0]['checkpoint']}: {steps} real steps per task, {updates} updates by relabelling\n"
-        f"mean and 95% interval of {_count(episodes, 'episode')} × {_count(seeds, 'seed')}"
+        f"mean and 95% interval, {_count(episodes, 'episode')} × {_count(seeds, 'seed')}"
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from statistics import fmean
 from typing import Any
 
 from mier_envs.families import Task
@@ -79,9 +78,7 @@ def _round(one: Round) -> Row:
 
 def _paired(after: Stage, before: Stage) -> Row:
     """Mean difference over the shared starting states, with its 95% interval."""
-    differences = _differences(after.returns, before.returns)
-    low, high = mean_interval([differences])
-    return {"mean": fmean(differences), "low": low, "high": high}
+    return asdict(mean_interval([_differences(after.returns, before.returns)]))
 
 
 def _differences(after: Sequence[float], before: Sequence[float]) -> list[float]:
@@ -102,13 +99,10 @@ def summarise(table: Sequence[Row], tasks: Sequence[Task]) -> list[Row]:
             "oracle": mine[0]["oracle"],
         }
         for stage in ("unadapted", "context_adapted", "finetuned"):
-            groups = [row["episode_returns"][stage] for row in mine]
-            low, high = mean_interval(groups)
-            entry[stage] = {"mean": fmean(map(fmean, groups)), "low": low, "high": high}
+            entry[stage] = asdict(mean_interval([row["episode_returns"][stage] for row in mine]))
         for after, before in (("finetuned", "context_adapted"), ("finetuned", "unadapted")):
             groups = [_differences(r["episode_returns"][after], r["episode_returns"][before]) for r in mine]
-            low, high = mean_interval(groups)
-            entry[f"{after}_minus_{before}"] = {"mean": fmean(map(fmean, groups)), "low": low, "high": high}
+            entry[f"{after}_minus_{before}"] = asdict(mean_interval(groups))
         for stage in ("context_adapted", "finetuned"):
             entry[f"normalised_gain_{stage}"] = normalised_gain(
                 entry[stage]["mean"], entry["unadapted"]["mean"], entry["oracle"]

@@ -2,7 +2,7 @@
 
 Stages (each evaluated on deterministic episodes from the same starting states):
     unadapted         version 1, the checkpoint's prior context
-    context_adapted   after `adapt` on 2 exploring episodes
+    context_adapted   after `adapt` on the 2 exploring episodes of the first round
     finetuned         after each round's fine-tune
 """
 
@@ -15,7 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
-from mier_client import Acting, Client, EnvironmentSpec, HealthyRange, OperationState, Session, Varies
+from mier_client import Acting, Adapted, Client, EnvironmentSpec, HealthyRange, OperationState, Session, Varies
 from mier_envs.families import Family, Task
 from mier_mujoco.episodes import Chosen, Episode, FloatArray, Purpose, run_episode, starting_seed
 from mier_mujoco.rows import Round, Stage, TaskResult
@@ -125,13 +125,10 @@ class _Robot:
             context_adapted: Stage | None = None
             for number in range(1, self._plan.rounds + 1):
                 label = f"round {number}: " if self._plan.rounds > 1 else ""
-                returns = self._collect(label)
-                self._progress.phase(f"{label}adapting", 1)
-                adapted = self._client.adapt(self._session.id)
-                self._progress.advance(1)
+                returns, adapted = self._collect(label)
                 if context_adapted is None:
                     context_adapted = self._evaluate("context-adapted")
-                updates, seconds = self._finetune(label, number)
+                updates, seconds = self._finetune(label)
                 found = adapted.model_context
                 rounds.append(
                     Round(
@@ -153,13 +150,14 @@ class _Robot:
         finally:
             self._environment.close()
 
-    def _collect(self, label: str) -> tuple[float, ...]:
-        """Two exploring episodes, submitted as they end."""
+    def _collect(self, label: str) -> tuple[tuple[float, ...], Adapted]:
+        """Two exploring episodes, each submitted and adapted to as it ends: the second is acted with what the first
+        taught. Their returns, and what adaptation found in the end."""
         horizon = self._session.environment.horizon_steps
-        self._progress.phase(f"{label}exploring", EPISODES_PER_ROUND * horizon)
-        returns, done = [], 0
-        for _ in range(EPISODES_PER_ROUND):
-            episode = self._episode(Purpose.COLLECT, self._collected, self._collected, done)
+        returns, found = [], None
+        for number in range(1, EPISODES_PER_ROUND + 1):
+            self._progress.phase(f"{label}exploring, trajectory {number}", horizon)
+            episode = self._episode(Purpose.COLLECT, self._collected, self._collected, 0)
             self._client.submit_transitions(
                 self._session.id,
                 episode=self._collected,
@@ -173,9 +171,10 @@ class _Robot:
                 policy_version=episode.policy_version,
             )
             self._collected += 1
-            done += len(episode.reward)
             returns.append(episode.episode_return)
-        return tuple(returns)
+            found = self._client.adapt(self._session.id)
+        assert found is not None, "a round has at least one episode"
+        return tuple(returns), found
 
     def _evaluate(self, stage: str) -> Stage:
         horizon = self._session.environment.horizon_steps
@@ -190,12 +189,10 @@ class _Robot:
             raise RuntimeError(f"stage {stage}: expected one policy version throughout, got {sorted(versions)}")
         return Stage(versions.pop(), tuple(returns))
 
-    def _finetune(self, label: str, number: int) -> tuple[int, float]:
+    def _finetune(self, label: str) -> tuple[int, float]:
         """Fine-tunes in the background and waits; the updates made, and the seconds it took."""
         started = time.monotonic()
-        operation = self._client.finetune(
-            self._session.id, updates=self._plan.updates, seed=self._plan.seed + 1000 * (number - 1)
-        )
+        operation = self._client.finetune(self._session.id, updates=self._plan.updates, seed=self._plan.seed)
         self._progress.phase(f"{label}fine-tuning (waiting for a worker)", 1)
         total = 0
         for state in self._client.watch_operation(operation.id):

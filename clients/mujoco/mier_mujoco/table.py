@@ -12,10 +12,11 @@ _NONE = "–"
 
 def summary_table(summary: Sequence[dict[str, Any]], title: str) -> Table:
     """Mean episode returns per task, what fine-tuning added, and the share of the way to the oracle."""
+    over = summary[0]["finetuned_minus_context_adapted"]["over"]
     table = Table(
         title=title,
         title_justify="left",
-        caption="difference: fine-tuned minus context-adapted, with its 95% interval\n"
+        caption=f"difference: fine-tuned minus context-adapted, with its 95% interval over {over}\n"
         "gain: share of the way from unadapted to oracle, context-adapted → fine-tuned",
         caption_justify="left",
     )
@@ -23,15 +24,21 @@ def summary_table(summary: Sequence[dict[str, Any]], title: str) -> Table:
     for heading in ("unadapted", "context-\nadapted", "fine-\ntuned", "oracle", "difference", "gain"):
         table.add_column(heading, justify="right", no_wrap=True)
     for entry in summary:
-        difference = entry["finetuned_minus_context_adapted"]
         table.add_row(
             entry["task"],
             *(f"{entry[stage]['mean']:.1f}" for stage in ("unadapted", "context_adapted", "finetuned")),
             _NONE if entry["oracle"] is None else f"{entry['oracle']:.1f}",
-            f"{difference['mean']:+.0f} [{difference['low']:.0f}, {difference['high']:.0f}]",
+            _interval(entry["finetuned_minus_context_adapted"]),
             _gains(entry["normalised_gain_context_adapted"], entry["normalised_gain_finetuned"]),
         )
     return table
+
+
+def _interval(difference: dict[str, Any]) -> str:
+    text = f"{difference['mean']:+.0f}"
+    if difference["low"] is None:
+        return text
+    return f"{text} [{difference['low']:.0f}, {difference['high']:.0f}]"
 
 
 def _gains(context: float | None, finetuned: float | None) -> str:
