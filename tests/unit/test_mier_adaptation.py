@@ -66,13 +66,14 @@ def family_data(model: DynamicsModel, context: Tensor, rows: int, noise: float =
 
 def prediction_error(model: DynamicsModel, data: Transitions, context: Tensor) -> float:
     """Root mean square error of the mean, in normalised units."""
-    return (model(data, context).mean - model.target(data)).square().mean().sqrt().item()
+    error: Tensor = model(data, context).mean - model.target(data)
+    return error.square().mean().sqrt().item()
 
 
 @pytest.mark.parametrize(
     ("model_config", "dynamics"),
     [(CONCAT, False), (CONCAT, True), (FILM_GATE, True)],
-    ids=["concat-r", "concat", "film"],
+    ids=["concat-reward", "concat-dynamics", "film-gate"],
 )
 def test_gradient_steps_recover_the_context(
     reward_spec: EnvSpec, dynamics_spec: EnvSpec, model_config: ModelConfig, dynamics: bool
@@ -216,15 +217,16 @@ def test_the_reward_weighs_as_much_as_the_whole_state(dynamics_spec: EnvSpec) ->
 # The door that sessions use: float32, hold-out, score.
 
 
+Door = tuple[DynamicsModel, Transitions, AdaptConfig]
+
+
 @pytest.fixture
-def door(
-    reward_spec: EnvSpec, transitions: Callable[..., Transitions]
-) -> tuple[DynamicsModel, Transitions, AdaptConfig]:
+def door(reward_spec: EnvSpec, transitions: Callable[..., Transitions]) -> Door:
     config = AdaptConfig(method=AdaptMethod.CLOSED_FORM, min_transitions=20)
     return DynamicsModel(reward_spec, LINEAR_HEAD, config), transitions(reward_spec, 50), config
 
 
-def test_adapt_reports_what_it_did(door: tuple[DynamicsModel, Transitions, AdaptConfig]) -> None:
+def test_adapt_reports_what_it_did(door: Door) -> None:
     model, rows, config = door
     known = torch.tensor([[0.0, 1.0, 2.0], [2.0, 1.0, 4.0]])
     found = adapt(model, rows, config, known)
@@ -240,7 +242,7 @@ def test_adapt_reports_what_it_did(door: tuple[DynamicsModel, Transitions, Adapt
     assert found.ood_score == pytest.approx(z.square().mean().sqrt().item())
 
 
-def test_adapting_twice_finds_the_same(door: tuple[DynamicsModel, Transitions, AdaptConfig]) -> None:
+def test_adapting_twice_finds_the_same(door: Door) -> None:
     model, rows, config = door
     known = torch.randn(4, 3)
     first = adapt(model, rows, config, known)
@@ -250,7 +252,7 @@ def test_adapting_twice_finds_the_same(door: tuple[DynamicsModel, Transitions, A
     assert (first.nll_after, first.ood_score) == (second.nll_after, second.ood_score)
 
 
-def test_the_hold_out_takes_no_part_in_the_context(door: tuple[DynamicsModel, Transitions, AdaptConfig]) -> None:
+def test_the_hold_out_takes_no_part_in_the_context(door: Door) -> None:
     model, rows, config = door
     marked = rows._replace(reward=torch.arange(50.0))
     held_rows = split_holdout(marked, config.holdout_fraction)[1].reward.long()
@@ -271,7 +273,7 @@ def test_the_hold_out_is_a_fifth_and_nothing_is_lost(
     assert sorted(torch.cat([fit.reward, held.reward]).tolist()) == list(range(n))
 
 
-def test_too_little_data_says_how_much_is_needed(door: tuple[DynamicsModel, Transitions, AdaptConfig]) -> None:
+def test_too_little_data_says_how_much_is_needed(door: Door) -> None:
     model, rows, config = door
     with pytest.raises(InsufficientData, match="at least 20 transitions, came 19"):
         adapt(model, rows.rows(slice(0, 19)), config, torch.zeros(2, 3))

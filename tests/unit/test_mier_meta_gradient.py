@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import Tensor
@@ -43,7 +45,7 @@ def batches(spec: EnvSpec, tasks: int = 3, rows: int = 12) -> tuple[Transitions,
     return batch(), batch()
 
 
-def analytic(loss: Tensor, parameters: list[Tensor]) -> list[Tensor]:
+def analytic(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
     return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
 
@@ -58,11 +60,9 @@ def directional_differences(
         direction /= direction.norm()
         losses = []
         for sign in (1.0, -1.0):
-            with torch.no_grad():
-                parameter += sign * step * direction
+            parameter.data.add_(sign * step * direction)
             losses.append(meta_loss(model, *data, config)[0].item())
-            with torch.no_grad():
-                parameter -= sign * step * direction
+            parameter.data.sub_(sign * step * direction)
         found[name] = ((losses[0] - losses[1]) / (2 * step), (gradients[name] * direction).sum().item())
     return found
 
