@@ -138,12 +138,16 @@ def test_a_manifest_altered_anywhere_is_refused(files: Files) -> None:
     for at in range(0, len(good), 3):
         altered = bytearray(good)
         altered[at] ^= 1 << (at % 7)
-        try:
-            found = decode(files | {MANIFEST: bytes(altered)}).manifest
-        except CheckpointError as error:
-            assert MANIFEST in str(error)
-        else:
-            assert found == values  # another blank between the same values
+        # What still decodes differs by a blank between the same values.
+        assert not accepted(files | {MANIFEST: bytes(altered)}) or json.loads(altered) == values, at
+
+
+def accepted(files: Files) -> bool:
+    try:
+        decode(files)
+    except CheckpointError as error:
+        return MANIFEST not in str(error)
+    return True
 
 
 def remade(files: Files, **changes: Any) -> Files:

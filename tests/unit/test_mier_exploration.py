@@ -34,7 +34,7 @@ def test_each_seed_episode_and_step_has_its_own() -> None:
 
 
 def test_swapped_arguments_differ() -> None:
-    calls = [noise(*order, 4).tobytes() for order in itertools.permutations((1, 2, 3))]
+    calls = [noise(a, b, c, 4).tobytes() for a, b, c in itertools.permutations((1, 2, 3))]
     assert len(set(calls)) == 6
 
 

@@ -1,0 +1,221 @@
+"""Relabelling: what stays is untouched, what is new is the model's and the policy's, a fall is a fall."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from mier.agent import Agent
+from mier.checkpoint import Checkpoint
+from mier.config import Configuration
+from mier.networks import DynamicsModel
+from mier.relabel import (
+    RelabelBuffer,
+    best_known_context,
+    imagined_return,
+    relabel_dynamics,
+    relabel_rewards,
+)
+from mier.types import EnvSpec, Transitions, Varies
+
+Make = Callable[..., Transitions]
+
+
+# Only the reward varies.
+
+
+def test_reward_mode_changes_the_reward_alone(reward_checkpoint: Checkpoint, transitions: Make) -> None:
+    agent, context = reward_checkpoint.agent, torch.tensor([1.0, -0.5, 2.0, 0.0])
+    rows = transitions(reward_checkpoint.spec, 50)._replace(terminated=(torch.arange(50) % 7 == 0).float())
+    before = Transitions(*(f.clone() for f in rows))
+    found = relabel_rewards(agent.model, context, rows)
+    for name in ("observation", "action", "next_observation", "terminated"):
+        assert torch.equal(getattr(found, name), getattr(before, name)), name
+    for field, kept in zip(rows, before, strict=True):
+        assert torch.equal(field, kept)  # the stored rows neither
+    norm = agent.model.target_norm
+    expected = agent.model(rows, context).mean[:, 0] * norm.std[0] + norm.mean[0]
+    assert torch.equal(found.reward, expected)
+    assert not torch.allclose(found.reward, rows.reward)
+
+
+def test_rewards_follow_the_context(reward_checkpoint: Checkpoint, transitions: Make) -> None:
+    model, rows = reward_checkpoint.agent.model, transitions(reward_checkpoint.spec, 10)
+    assert not torch.equal(
+        relabel_rewards(model, torch.zeros(4), rows).reward, relabel_rewards(model, torch.ones(4), rows).reward
+    )
+
+
+def test_many_rows_are_relabelled_as_few_are(reward_checkpoint: Checkpoint, transitions: Make) -> None:
+    model, context = reward_checkpoint.agent.model, torch.ones(4)
+    rows = transitions(reward_checkpoint.spec, 8192 + 100)
+    found = relabel_rewards(model, context, rows)
+    assert found.size == rows.size
+    for part in (slice(0, 50), slice(8150, 8250), slice(-3, None)):
+        torch.testing.assert_close(found.reward[part], relabel_rewards(model, context, rows.rows(part)).reward)
+
+
+# The dynamics vary.
+
+
+def relabelled(checkpoint: Checkpoint, states: Tensor, policy_context: Tensor, seed: int = 1) -> Transitions:
+    agent = checkpoint.agent
+    return relabel_dynamics(
+        agent.model,
+        agent.spec,
+        torch.tensor([-2.0, 0.0, 0.5, 1.0]),
+        agent.policy,
+        policy_context,
+        states,
+        torch.Generator().manual_seed(seed),
+    )
+
+
+def test_dynamics_mode_keeps_states_and_asks_policy_and_model(dynamics_checkpoint: Checkpoint) -> None:
+    agent, spec = dynamics_checkpoint.agent, dynamics_checkpoint.spec
+    states, policy_context = torch.randn(30, 3), torch.tensor([0.5, -1.0, 0.0, 2.0])
+    kept = states.clone()
+    found = relabelled(dynamics_checkpoint, states, policy_context)
+    assert torch.equal(found.observation, kept)
+    assert torch.equal(states, kept)
+    # The same draws once more: first the policy's, then the model's.
+    draw = torch.Generator().manual_seed(1)
+    unit = agent.policy(states, policy_context.expand(30, -1), torch.randn(30, 2, generator=draw))
+    torch.testing.assert_close(found.action, spec.from_unit_action(unit))
+    prediction = agent.model(found, torch.tensor([-2.0, 0.0, 0.5, 1.0]))
+    sampled = prediction.mean + torch.exp(0.5 * prediction.log_var) * torch.randn(30, 4, generator=draw)
+    target = sampled * agent.model.target_norm.std + agent.model.target_norm.mean
+    torch.testing.assert_close(found.reward, target[:, 0])
+    torch.testing.assert_close(found.next_observation, states + target[:, 1:])
+
+
+def test_actions_are_the_current_policys_and_within_bounds(dynamics_checkpoint: Checkpoint) -> None:
+    spec, states = dynamics_checkpoint.spec, torch.randn(200, 3)
+    here = relabelled(dynamics_checkpoint, states, torch.zeros(4))
+    there = relabelled(dynamics_checkpoint, states, torch.full((4,), 3.0))
+    assert not torch.allclose(here.action, there.action)
+    assert (here.action >= torch.tensor(spec.action_low)).all()
+    assert (here.action <= torch.tensor(spec.action_high)).all()
+    assert here.action[:, 1].max() > 1.0  # beyond the unit range: environment units
+
+
+def test_a_relabelled_fall_is_a_termination_and_nothing_else_is(dynamics_checkpoint: Checkpoint) -> None:
+    found = relabelled(dynamics_checkpoint, torch.randn(300, 3), torch.zeros(4))
+    fallen = found.next_observation[:, 0].abs() > 1.5
+    assert 20 < fallen.sum() < 280
+    assert torch.equal(found.terminated, fallen.float())
+
+
+def test_without_a_rule_nothing_terminates(dynamics_checkpoint: Checkpoint) -> None:
+    agent = dynamics_checkpoint.agent
+    spec = replace(agent.spec, healthy_ranges=())
+    draw = torch.Generator().manual_seed(0)
+    context = torch.zeros(4)
+    found = relabel_dynamics(agent.model, spec, context, agent.policy, context, 9.0 * torch.randn(50, 3), draw)
+    assert not found.terminated.any()
+
+
+def test_relabelling_repeats_with_its_generator(dynamics_checkpoint: Checkpoint) -> None:
+    states = torch.randn(20, 3)
+    one, two, other = (relabelled(dynamics_checkpoint, states, torch.zeros(4), seed) for seed in (5, 5, 6))
+    assert torch.equal(one.next_observation, two.next_observation)
+    assert not torch.equal(one.next_observation, other.next_observation)
+
+
+# The best known behaviour.
+
+
+def episodes(spec: EnvSpec, lengths: list[int], tasks: list[int]) -> RelabelBuffer:
+    n = sum(lengths)
+    rows = Transitions(torch.zeros(n, 3), torch.zeros(n, 2), torch.zeros(n), torch.zeros(n, 3), torch.zeros(n))
+    return RelabelBuffer(rows, torch.repeat_interleave(torch.tensor(lengths)), torch.tensor(tasks))
+
+
+def test_returns_are_sums_over_episodes(reward_spec: EnvSpec) -> None:
+    buffer = episodes(reward_spec, [2, 1, 3], [0, 0, 1])
+    assert buffer.episode_returns(torch.tensor([1.0, 2.0, -5.0, 1.0, 1.0, 1.0])).tolist() == [3.0, -5.0, 3.0]
+
+
+def test_the_best_known_context_is_of_the_task_with_the_best_mean_return(reward_spec: EnvSpec) -> None:
+    contexts = torch.randn(4, 3)
+    # Task 1 has no episodes, task 0 the largest sum, task 3 the best single step, task 2 the best mean return.
+    buffer = episodes(reward_spec, [1, 1, 1, 2, 2], [0, 0, 0, 2, 3])
+    reward = torch.tensor([-2.0, -2.0, -2.0, -1.0, -0.5, 1.0, -9.0])
+    assert torch.equal(best_known_context(buffer, reward, contexts), contexts[2])
+    assert torch.equal(best_known_context(buffer, -reward, contexts), contexts[3])
+
+
+def test_the_best_known_context_is_a_copy(reward_spec: EnvSpec) -> None:
+    contexts = torch.ones(1, 3)
+    best_known_context(episodes(reward_spec, [1], [0]), torch.zeros(1), contexts).zero_()
+    assert (contexts == 1.0).all()
+
+
+@pytest.mark.parametrize("stride", [1, 3, 16, 100])
+def test_a_quick_look_takes_every_so_many_rows_of_each_episode(
+    reward_spec: EnvSpec, relabel_buffer: Callable[[EnvSpec], RelabelBuffer], stride: int
+) -> None:
+    buffer = relabel_buffer(reward_spec)
+    quick = buffer.every(stride)
+    starts = 0
+    for episode, length in enumerate(torch.bincount(buffer.episode).tolist()):
+        whole = buffer.transitions.rows(slice(starts, starts + length))
+        assert torch.equal(quick.transitions.rows(quick.episode == episode).observation, whole.observation[::stride])
+        starts += length
+    assert torch.equal(quick.task, buffer.task)
+
+
+# Imagined returns.
+
+
+@pytest.fixture
+def steady(dynamics_spec: EnvSpec, tiny_configuration: Callable[[Varies], Configuration]) -> Agent:
+    """A model that says: reward 2, and the height rises by 1 a step."""
+    agent = Agent.build(dynamics_spec, tiny_configuration(Varies.DYNAMICS), training_tasks=1).freeze()
+    agent.model.head.weight.zero_()
+    agent.model.head.bias.copy_(torch.tensor([2.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]))
+    return agent
+
+
+def imagine(agent: Agent, spec: EnvSpec, candidates: Tensor, heights: list[float], steps: int) -> Tensor:
+    states = torch.zeros(len(heights), 3)
+    states[:, 0] = torch.tensor(heights)
+    return imagined_return(agent.model, spec, torch.zeros(4), agent.policy, candidates, states, steps)
+
+
+def test_imagined_returns_stop_counting_at_a_fall(steady: Agent) -> None:
+    one = torch.zeros(1, 4)
+    # From 0.0: 1.0, then 2.0 is a fall, whose own reward still counts. From -1.4: -0.4, 0.6, 1.6.
+    assert imagine(steady, steady.spec, one, [0.0], 10).tolist() == [4.0]
+    assert imagine(steady, steady.spec, one, [-1.4], 10).tolist() == [6.0]
+    assert imagine(steady, steady.spec, one, [0.0, -1.4], 10).tolist() == [5.0]
+    assert imagine(steady, steady.spec, one, [-1.4], 2).tolist() == [4.0]
+    unbounded = replace(steady.spec, healthy_ranges=())
+    assert imagine(steady, unbounded, one, [0.0], 10).tolist() == [20.0]
+
+
+def test_what_a_model_says_after_a_fall_does_not_matter(steady: Agent) -> None:
+    # By the third step the height, and with it the reward, is beyond float32.
+    steady.model.head.bias.copy_(torch.tensor([2.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]))
+    steady.model.target_norm.std[1] = 3e38
+    assert imagine(steady, steady.spec, torch.zeros(1, 4), [0.0], 6).tolist() == [2.0]
+
+
+def test_a_candidate_whose_imagination_blew_up_never_wins(steady: Agent) -> None:
+    candidates = torch.stack([torch.zeros(4), torch.full((4,), torch.nan), torch.ones(4)])
+    steady.model.head.weight[0].normal_()  # the reward now depends on state and action
+    returns = imagine(steady, steady.spec, candidates, [0.0, -1.0], 5)
+    assert returns[1] == -torch.inf
+    assert returns[[0, 2]].isfinite().all()
+
+
+def test_each_candidate_is_imagined_as_if_alone(dynamics_checkpoint: Checkpoint) -> None:
+    agent, candidates, heights = dynamics_checkpoint.agent, torch.randn(3, 4), [0.1, -0.4, 0.9]
+    together = imagine(agent, agent.spec, candidates, heights, 8)
+    alone = torch.cat([imagine(agent, agent.spec, c[None], heights, 8) for c in candidates])
+    torch.testing.assert_close(together, alone)
+    assert len(set(together.tolist())) == 3
