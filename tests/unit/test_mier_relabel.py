@@ -12,7 +12,6 @@ from torch import Tensor
 from mier.agent import Agent
 from mier.checkpoint import Checkpoint
 from mier.config import Configuration
-from mier.networks import DynamicsModel
 from mier.relabel import (
     RelabelBuffer,
     best_known_context,

@@ -74,7 +74,7 @@ def test_the_critic_loss_of_an_update_is_the_formula(reward_spec: EnvSpec) -> No
     rows = rows._replace(terminated=torch.tensor([0.0, 1.0] * 4))
     with torch.no_grad():
         for parameter in state.target_critic.parameters():
-            parameter += 0.1 * torch.randn_like(parameter)  # a target that is not the critic
+            parameter.add_(0.1 * torch.randn_like(parameter))  # a target that is not the critic
         action, log_prob = state.policy.sample(rows.next_observation, context, noise)
         next_q = state.target_critic(rows.next_observation, action, context)
         target = 3.0 * rows.reward + 0.8 * (1.0 - rows.terminated) * (
@@ -143,7 +143,8 @@ def test_the_policy_steps_uphill_in_q(reward_spec: EnvSpec) -> None:
     def value() -> float:
         with torch.no_grad():
             action = state.policy(rows.observation, context, noise)
-            return state.critic(rows.observation, action, context).min(0).values.mean().item()
+            q: torch.Tensor = state.critic(rows.observation, action, context)
+            return q.min(0).values.mean().item()
 
     before = value()
     for _ in range(20):

@@ -1,0 +1,208 @@
+"""Fine-tuning: the same weights however it is stopped, the checkpoint untouched, wrong saves refused."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mier.adaptation import InsufficientData, NotFinite
+from mier.checkpoint import Checkpoint
+from mier.config import FineTuneConfig
+from mier.finetune import FineTune
+from mier.relabel import RelabelBuffer, relabel_rewards
+from mier.serialization import CorruptedData, pack, same, unpack
+from mier.types import EnvSpec, Transitions, Varies
+from mier.weights import PolicyWeights
+
+Make = Callable[..., Transitions]
+Ready = tuple[Checkpoint, Transitions]
+
+
+@pytest.fixture(params=list(Varies))
+def ready(
+    request: pytest.FixtureRequest, reward_checkpoint: Checkpoint, dynamics_checkpoint: Checkpoint, transitions: Make
+) -> Ready:
+    """A checkpoint of either family, with real transitions of a new task."""
+    checkpoint = reward_checkpoint if request.param is Varies.REWARD else dynamics_checkpoint
+    return checkpoint, transitions(checkpoint.spec, 40, 3)
+
+
+# 0 is before the first relabelling, 3 within the critic-only phase, 4 at its end, 5 and 10 relabel points,
+# 7 and 11 between them, 12 the end.
+@pytest.mark.parametrize("stops", [[0], [3], [4], [5], [7], [10], [11], [12], [1, 3, 5, 6, 10]])
+def test_a_stopped_fine_tune_ends_with_the_same_weights(
+    ready: Ready, tiny_fine_tune: FineTuneConfig, stops: list[int]
+) -> None:
+    checkpoint, rows = ready
+    whole = FineTune.start(checkpoint, None, rows, tiny_fine_tune, seed=11)
+    final = whole.run(100)
+    stopped = FineTune.start(checkpoint, None, rows, tiny_fine_tune, seed=11)
+    for stop in stops:
+        stopped.run(stop - stopped.updates_done)
+        assert stopped.updates_done == stop
+        stopped = FineTune.resume(checkpoint, rows, stopped.save())
+    assert stopped.run(100) == final
+    assert stopped.done
+    assert stopped.save() == whole.save()
+    assert stopped.result().to_bytes() == whole.result().to_bytes()
+
+
+def test_another_seed_ends_elsewhere(ready: Ready, tiny_fine_tune: FineTuneConfig) -> None:
+    checkpoint, rows = ready
+    ends = [FineTune.start(checkpoint, None, rows, tiny_fine_tune, seed=seed) for seed in (1, 2)]
+    for tuned in ends:
+        tuned.run(100)
+    assert ends[0].result().to_bytes() != ends[1].result().to_bytes()
+
+
+def test_the_checkpoint_is_not_written_to(ready: Ready, tiny_fine_tune: FineTuneConfig) -> None:
+    checkpoint, rows = ready
+    agent = checkpoint.agent
+    held = {name: dict(module.state_dict()) for name, module in agent.modules().items()}
+    held["rest"] = {"contexts": agent.training_contexts, "buffer": checkpoint.relabel_buffer.transitions}
+    before = copy.deepcopy(held)
+    tuned = FineTune.start(checkpoint, None, rows, tiny_fine_tune, seed=1)
+    tuned.run(100)
+    FineTune.resume(checkpoint, rows, tuned.save())
+    tuned.result().context[:] = 99.0  # nor through what is handed out
+    assert same(held, before)
+    assert not any(p.requires_grad for module in agent.modules().values() for p in module.parameters())
+
+
+def test_critics_first_then_policy_and_temperature(ready: Ready, tiny_fine_tune: FineTuneConfig) -> None:
+    checkpoint, rows = ready
+    tuned = FineTune.start(checkpoint, None, rows, tiny_fine_tune, seed=1)
+    start = tuned.result()
+    assert tuned.run(4).actor_loss == 0.0
+    alone = tuned.result()
+    assert same(alone.part("policy"), start.part("policy"))
+    assert same(alone.state["log_alpha"], start.state["log_alpha"])
+    assert not same(alone.part("critic"), start.part("critic"))
+    metrics = tuned.run(1)
+    both = tuned.result()
+    assert metrics.actor_loss != 0.0
+    assert not same(both.part("policy"), start.part("policy"))
+    assert metrics.alpha == pytest.approx(both.state["log_alpha"].exp().item())
+    assert metrics.alpha != pytest.approx(np.exp(-1.25), abs=1e-6)
+
+
+def test_it_starts_from_the_given_weights_and_their_context(ready: Ready, tiny_fine_tune: FineTuneConfig) -> None:
+    checkpoint, rows = ready
+    own = PolicyWeights.of(checkpoint.agent, np.array([0.1, 0.2, 0.3, 0.4], np.float32))
+    moved = {name: value + 0.01 for name, value in own.state.items()}
+    tuned = FineTune.start(checkpoint, PolicyWeights(moved, own.context), rows, tiny_fine_tune, seed=1)
+    assert same(tuned.result().state, moved)
+    np.testing.assert_array_equal(tuned.result().context, own.context)
+    assert same(dict(tuned.sac.target_critic.state_dict()), tuned.result().part("critic"))
+
+
+def test_without_a_warm_start_the_policy_keeps_the_adapted_context(
+    ready: Ready, tiny_fine_tune: FineTuneConfig
+) -> None:
+    checkpoint, rows = ready
+    tuned = FineTune.start(checkpoint, None, rows, replace(tiny_fine_tune, warm_start=False), seed=1)
+    np.testing.assert_array_equal(tuned.result().context, checkpoint.agent.adapt(rows).context)
+
+
+def test_it_never_runs_past_its_end(ready: Ready, tiny_fine_tune: FineTuneConfig) -> None:
+    checkpoint, rows = ready
+    tuned = FineTune.start(checkpoint, None, rows, tiny_fine_tune, seed=1)
+    assert [tuned.run(5).updates_done for _ in range(4)] == [5, 10, 12, 12]
+    assert tuned.done
+    end = tuned.save()
+    tuned.run(3)
+    assert tuned.save() == end
+
+
+def poisoned(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint with stored experience that would turn every loss into NaN."""
+    buffer = checkpoint.relabel_buffer
+    nan = Transitions(*(torch.full_like(f, torch.nan) for f in buffer.transitions))
+    return replace(checkpoint, relabel_buffer=RelabelBuffer(nan, buffer.episode, buffer.task))
+
+
+def test_the_ablation_uses_the_sessions_own_data_alone(ready: Ready, tiny_fine_tune: FineTuneConfig) -> None:
+    checkpoint, rows = ready
+    own = replace(tiny_fine_tune, cross_task=False, warm_start=False)
+    ends = [FineTune.start(each, None, rows, own, seed=1) for each in (checkpoint, poisoned(checkpoint))]
+    for tuned in ends:
+        tuned.run(100)
+    assert ends[0].result().to_bytes() == ends[1].result().to_bytes()
+    across = FineTune.start(checkpoint, None, rows, replace(own, cross_task=True), seed=1)
+    across.run(100)
+    assert across.result().to_bytes() != ends[0].result().to_bytes()
+
+
+def test_metrics_tell_the_relabelled_reward(
+    reward_checkpoint: Checkpoint, transitions: Make, tiny_fine_tune: FineTuneConfig
+) -> None:
+    rows = transitions(reward_checkpoint.spec, 40)
+    tuned = FineTune.start(reward_checkpoint, None, rows, tiny_fine_tune, seed=1)
+    expected = relabel_rewards(tuned.model, tuned.model_context, reward_checkpoint.relabel_buffer.transitions)
+    assert tuned.run(1).relabelled_reward_mean == pytest.approx(expected.reward.mean().item())
+
+
+# What is refused.
+
+
+def test_too_little_data_is_refused(ready: Ready, tiny_fine_tune: FineTuneConfig) -> None:
+    checkpoint, rows = ready
+    with pytest.raises(InsufficientData):
+        FineTune.start(checkpoint, None, rows.rows(slice(0, 19)), tiny_fine_tune, seed=1)
+
+
+def test_transitions_without_a_finite_context_are_refused(
+    reward_checkpoint: Checkpoint, transitions: Make, tiny_fine_tune: FineTuneConfig
+) -> None:
+    rows = transitions(reward_checkpoint.spec, 40)
+    broken = rows._replace(reward=rows.reward.clone().fill_(torch.inf))
+    with pytest.raises(NotFinite, match="check their units and order"):
+        FineTune.start(reward_checkpoint, None, broken, tiny_fine_tune, seed=1)
+
+
+def test_learning_that_diverges_says_so(ready: Ready, tiny_fine_tune: FineTuneConfig) -> None:
+    checkpoint, rows = ready
+    tuned = FineTune.start(
+        poisoned(checkpoint), PolicyWeights.of(checkpoint.agent), rows, replace(tiny_fine_tune, model_steps=0), seed=1
+    )
+    with pytest.raises(NotFinite, match="diverged within 2 updates"):
+        tuned.run(2)
+
+
+def test_resume_refuses_other_transitions(ready: Ready, transitions: Make, tiny_fine_tune: FineTuneConfig) -> None:
+    checkpoint, rows = ready
+    save = FineTune.start(checkpoint, None, rows, tiny_fine_tune, seed=1).save()
+    almost = rows._replace(reward=rows.reward.index_fill(0, torch.tensor([7]), 0.0))
+    for other in (rows.rows(slice(0, 39)), almost, transitions(checkpoint.spec, 40, 4)):
+        with pytest.raises(CorruptedData, match="expected the transitions that the save was made over"):
+            FineTune.resume(checkpoint, other, save)
+
+
+def test_resume_refuses_another_checkpoint(
+    ready: Ready, tiny_fine_tune: FineTuneConfig, checkpoint_files: Callable[[EnvSpec], dict[str, bytes]]
+) -> None:
+    checkpoint, rows = ready
+    save = FineTune.start(checkpoint, None, rows, tiny_fine_tune, seed=1).save()
+    with pytest.raises(CorruptedData, match="expected the checkpoint that the save was made over"):
+        FineTune.resume(replace(checkpoint, hash="0" * 64), rows, save)
+
+
+def test_resume_refuses_damage_and_other_states(ready: Ready, tiny_fine_tune: FineTuneConfig) -> None:
+    checkpoint, rows = ready
+    tuned = FineTune.start(checkpoint, None, rows, tiny_fine_tune, seed=1)
+    save = tuned.save()
+    middle = bytearray(save)
+    middle[len(save) // 2] ^= 1
+    without = {k: v for k, v in unpack(save).items() if k != "sac"}
+    odd = unpack(save) | {"config": tuned.config.to_json() | {"speed": 3}}
+    smaller = unpack(save) | {"model": {}}
+    for data in (
+        b"", save[:-1], bytes(middle), tuned.result().to_bytes(), pack([]), pack(without), pack(odd), pack(smaller),
+    ):  # fmt: skip
+        with pytest.raises(CorruptedData):
+            FineTune.resume(checkpoint, rows, data)

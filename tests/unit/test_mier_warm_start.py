@@ -1,0 +1,66 @@
+"""The policy's own context: the best known behaviour of the adapted model's judgement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from mier.adaptation import Adaptation
+from mier.checkpoint import Checkpoint
+from mier.relabel import imagined_return, relabel_rewards
+from mier.types import Transitions
+from mier.warm_start import policy_context_after, warm_start_context
+
+Make = Callable[..., Transitions]
+
+
+def test_where_the_reward_varies_it_is_a_training_tasks_context(
+    reward_checkpoint: Checkpoint, transitions: Make
+) -> None:
+    agent, buffer = reward_checkpoint.agent, reward_checkpoint.relabel_buffer
+    rows, chosen = transitions(reward_checkpoint.spec, 40), set()
+    for seed in range(8):
+        context = 3.0 * torch.randn(4, generator=torch.Generator().manual_seed(seed))
+        found = warm_start_context(reward_checkpoint, agent.model, context, rows)
+        reward = relabel_rewards(agent.model, context, buffer.transitions).reward
+        means = [
+            np.mean([reward[buffer.episode == e].sum() for e in range(6) if buffer.task[e] == task])
+            for task in range(3)
+        ]
+        best = int(np.argmax(means))
+        assert torch.equal(found, agent.training_contexts[best])
+        chosen.add(best)
+    assert len(chosen) > 1  # the choice depends on the task
+
+
+def test_where_the_dynamics_vary_it_is_the_best_imagined_candidate(
+    dynamics_checkpoint: Checkpoint, transitions: Make
+) -> None:
+    agent, rows = dynamics_checkpoint.agent, transitions(dynamics_checkpoint.spec, 40)
+    context = torch.tensor([0.5, -2.0, 0.0, 1.0])
+    found = warm_start_context(dynamics_checkpoint, agent.model, context, rows)
+    candidates = torch.cat([context[None], agent.prior_context[None], agent.training_contexts])
+    returns = imagined_return(agent.model, agent.spec, context, agent.policy, candidates, rows.observation, 25)
+    assert torch.equal(found, candidates[int(returns.argmax())])
+
+
+def adaptation(score: float) -> Adaptation:
+    return Adaptation(np.array([0.5, -2.0, 0.0, 1.0], np.float32), 0.0, 0.0, score, 40)
+
+
+def with_threshold(checkpoint: Checkpoint, threshold: float | None) -> Checkpoint:
+    agent = checkpoint.agent
+    adapt = replace(agent.configuration.adapt, ood_threshold=threshold)
+    return replace(checkpoint, agent=replace(agent, configuration=replace(agent.configuration, adapt=adapt)))
+
+
+def test_the_threshold_decides_between_adapted_and_best_known(reward_checkpoint: Checkpoint, transitions: Make) -> None:
+    rows = transitions(reward_checkpoint.spec, 40)
+    adapted = torch.tensor([0.5, -2.0, 0.0, 1.0])
+    for threshold, score, keeps in [(None, 99.0, True), (2.0, 2.0, True), (2.0, 2.1, False)]:
+        found = policy_context_after(with_threshold(reward_checkpoint, threshold), adaptation(score), rows)
+        assert torch.equal(found, adapted) is keeps
+    assert (reward_checkpoint.agent.training_contexts == found).all(-1).any()
