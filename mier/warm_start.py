@@ -26,8 +26,8 @@ def warm_start_context(
     """[context_dim], the policy context of the best known behaviour on the task that `context` stands for.
 
     Only the reward varies: that of the training task whose stored episodes, relabelled, score best.
-    The dynamics vary: that of the adapted, the prior and all training contexts which does best in short model rollouts
-    from the task's own states.
+    The dynamics vary: that of the adapted, the same held within the range of the training contexts, the prior and all
+    training contexts which does best in short model rollouts from the task's own states.
 
     Args:
         transitions: [n, dim] of the new task.
@@ -39,7 +39,11 @@ def warm_start_context(
             buffer = buffer.every(_QUICK_STRIDE)
         relabelled = relabel_rewards(model, context, buffer.transitions)
         return best_known_context(buffer, relabelled.reward, agent.training_contexts)
-    candidates = torch.cat([context[None], agent.prior_context[None], agent.training_contexts])
+    known = agent.training_contexts
+    # Entries that training tasks never moved mean nothing to the policy, though the model may read them well: a joint
+    # that only the new task negates. Held within the known range the rest of the context still serves.
+    within = context.clamp(known.min(0).values, known.max(0).values)
+    candidates = torch.cat([context[None], within[None], agent.prior_context[None], known])
     starts = transitions.observation[:: max(1, transitions.size // _IMAGINED_STARTS)]
     returns = imagined_return(model, agent.spec, context, agent.policy, candidates, starts, _IMAGINED_STEPS)
     return candidates[int(returns.argmax())]

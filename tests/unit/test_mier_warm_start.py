@@ -40,11 +40,17 @@ def test_where_the_dynamics_vary_it_is_the_best_imagined_candidate(
     dynamics_checkpoint: Checkpoint, transitions: Make
 ) -> None:
     agent, rows = dynamics_checkpoint.agent, transitions(dynamics_checkpoint.spec, 40)
-    context = torch.tensor([0.5, -2.0, 0.0, 1.0])
-    found = warm_start_context(dynamics_checkpoint, agent.model, context, rows)
-    candidates = torch.cat([context[None], agent.prior_context[None], agent.training_contexts])
-    returns = imagined_return(agent.model, agent.spec, context, agent.policy, candidates, rows.observation, 25)
-    assert torch.equal(found, candidates[int(returns.argmax())])
+    known, chosen = agent.training_contexts, set()
+    for seed in range(12):
+        context = 2.0 * torch.randn(4, generator=torch.Generator().manual_seed(seed))
+        found = warm_start_context(dynamics_checkpoint, agent.model, context, rows)
+        within = torch.minimum(torch.maximum(context, known.amin(0)), known.amax(0))
+        candidates = torch.cat([context[None], within[None], agent.prior_context[None], known])
+        returns = imagined_return(agent.model, agent.spec, context, agent.policy, candidates, rows.observation, 25)
+        best = int(returns.argmax())
+        assert torch.equal(found, candidates[best])
+        chosen.add(best)
+    assert {0, 1} < chosen  # adapted, held within the known range, and others: each wins somewhere
 
 
 def adaptation(score: float) -> Adaptation:
