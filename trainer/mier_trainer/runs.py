@@ -78,7 +78,7 @@ _GATED = Configuration(
     model=ModelConfig(
         context_dim=10, conditioning=Conditioning.FILM, action_gate=True, log_var_min=-8.0, trained_prior=True
     ),
-    adapt=AdaptConfig(method=AdaptMethod.GAUSS_NEWTON, learned_rate=True, context_penalty=0.001),
+    adapt=AdaptConfig(method=AdaptMethod.GAUSS_NEWTON, learned_rate=True, context_penalty=0.001, ood_threshold=4.0),
     sac=SacConfig(),
     finetune=FineTuneConfig(model_steps=100),
 )
