@@ -134,7 +134,7 @@ def _configuration(varies: Varies) -> Configuration:
         adapt=AdaptConfig(
             method=AdaptMethod.GAUSS_NEWTON if dynamics else AdaptMethod.CLOSED_FORM,
             learned_rate=dynamics,
-            gauss_newton_steps=4,
+            gauss_newton_steps=8,
             min_transitions=20,
         ),
         sac=SacConfig(hidden=(16, 16)),
