@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 import tyro
@@ -41,7 +41,13 @@ def list_runs() -> None:
 
 
 @app.command(name="run")
-def run(name: RunName, seed: int = 0, runs: Path | None = None, device: str = "auto", precision: str = "auto") -> None:
+def run(
+    name: RunName,
+    seed: int = 0,
+    runs: Path | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
+) -> None:
     """Meta-train a named run, or go on with it.
 
     Args:

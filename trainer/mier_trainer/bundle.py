@@ -81,6 +81,11 @@ def select_episodes(trainer: MetaTrainer, episodes: int) -> RelabelBuffer:
     parts, tasks = [], []
     for task in filled:
         rows = trainer.everything.contents(task)
+        if rows.size % horizon:
+            raise ValueError(
+                f"a ring of {trainer.everything.capacity} transitions cuts episodes of {horizon} steps: "
+                "buffer_capacity must be a multiple of the horizon"
+            )
         stored = rows.size // horizon
         latest = list(range(max(0, stored - each // 2), stored))
         older = stored - len(latest)

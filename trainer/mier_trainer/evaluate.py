@@ -72,8 +72,9 @@ def evaluate_task(
         tuned = session.start_finetune(config, seed=seed)
         nlls["nll_model"] = round(tuned.heldout_nll, 4)
         while not tuned.done:
+            before = tuned.updates_done
             metrics = tuned.run(_CHUNK_UPDATES)
-            on_update(_CHUNK_UPDATES)
+            on_update(metrics.updates_done - before)
             if curve_every and metrics.updates_done % curve_every == 0 and not tuned.done:
                 trial = Session(checkpoint, seed)
                 trial.publish(tuned)

@@ -72,8 +72,7 @@ def run_evaluation(
             ]
             rows += fresh
             if results:
-                for row in fresh:
-                    append_jsonl(results, row)
+                append_jsonl(results, *fresh)
     wanted = {task.name for task in chosen}
     mine = [r for r in rows if r["task"] in wanted and all(r.get(k) == v for k, v in key.items())]
     found = summary(mine, oracles(Path("docs/results/oracle.jsonl"), family.name))

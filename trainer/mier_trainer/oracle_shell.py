@@ -10,7 +10,7 @@ import numpy as np
 from mier_envs.families import FAMILIES, Family, Task
 from mier_trainer.oracle import ENVIRONMENT_STEPS, OracleTrainer, oracle_returns
 from mier_trainer.progress import progress_bar
-from mier_trainer.run_folder import RunFolder, append_jsonl
+from mier_trainer.run_folder import RunFolder, append_jsonl, read_jsonl
 
 _SAVE_EVERY_EPOCHS = 10
 _CURVE_EVERY_EPOCHS = 5
@@ -20,7 +20,7 @@ _EVALUATION_SEED = 30_000
 
 
 def train_oracle(family_name: str, task: Task, seed: int, root: Path, results: Path) -> None:
-    """Train SAC on one task (or go on), then append a row per covered test task to `results`."""
+    """Train SAC on one task (or go on), then append to `results` a row per covered test task that is not there yet."""
     family = FAMILIES[family_name]
     folder = RunFolder.open(root, f"oracle-{family_name}-{_slug(task)}", seed)
     described = folder.describe(seed)
@@ -41,7 +41,11 @@ def train_oracle(family_name: str, task: Task, seed: int, root: Path, results: P
             if trainer.epochs_done % _SAVE_EVERY_EPOCHS == 0 or trainer.done:
                 folder.save(trainer.state_dict())
             advance(0, f"return {row['return_exploring']:.0f}")
+    known = read_jsonl(results) if results.exists() else []
+    there = {(row["family"], row["task"], row["trained_on"], row["seed"]) for row in known}
     for covered in _covered(family, task):
+        if (family_name, covered.name, task.name, seed) in there:
+            continue
         returns = oracle_returns(trainer, covered, episodes=_FINAL_EPISODES, seed=_EVALUATION_SEED)
         append_jsonl(
             results,

@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from mier.serialization import pack, unpack
+from mier.serialization import CorruptedData, pack, unpack
 
 _VERSIONED = ("torch", "numpy", "gymnasium", "mujoco")
 
@@ -40,10 +40,17 @@ class RunFolder:
         return self.path / "curve.jsonl"
 
     def load(self) -> dict[str, Any] | None:
-        """The newest save, or None where there is none."""
+        """The newest save, or None where there is none.
+
+        Raises:
+            CorruptedData: names the file and how to go on.
+        """
         if not self._state.exists():
             return None
-        state: dict[str, Any] = unpack(self._state.read_bytes())
+        try:
+            state: dict[str, Any] = unpack(self._state.read_bytes())
+        except CorruptedData as error:
+            raise CorruptedData(f"{self._state}: {error}; restore it, or delete it to start the run anew") from error
         return state
 
     def save(self, state: dict[str, Any]) -> None:
@@ -62,9 +69,9 @@ class RunFolder:
         kept = "".join(json.dumps(row) + "\n" for row in self.rows() if row[key] <= last)
         write_atomically(self.curve, kept.encode())
 
-    def describe(self, seed: int) -> dict[str, Any]:
+    def describe(self, seed: int, device: str = "cpu", precision: str = "fp32") -> dict[str, Any]:
         """Write and return what made this run."""
-        described = provenance(seed)
+        described = provenance(seed) | {"device": device, "precision": precision}
         (self.path / "run.json").write_text(json.dumps(described, indent=1) + "\n")
         return described
 
@@ -101,17 +108,28 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Rows of a JSONL file; a last line cut short by a kill is left out."""
+    """Rows of a JSONL file; a last line cut short by a kill is left out.
+
+    Raises:
+        ValueError: another line is not JSON; names the file and the line.
+    """
     rows = []
-    for line in path.read_text().splitlines():
+    lines = path.read_text().splitlines()
+    for number, line in enumerate(lines, 1):
         try:
             rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise ValueError(f"{path}, line {number}: expected JSON, came {line[:40]!r}") from error
     return rows
 
 
-def append_jsonl(path: Path, row: dict[str, Any]) -> None:
+def append_jsonl(path: Path, *rows: dict[str, Any]) -> None:
+    """In one write; a last line that a kill cut short is taken away first, or the next row would join it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        file.write(json.dumps(row) + "\n")
+    with path.open("ab+") as file:
+        file.seek(0)
+        held = file.read()
+        if not held.endswith(b"\n"):
+            file.truncate(held.rfind(b"\n") + 1)
+        file.write("".join(json.dumps(row) + "\n" for row in rows).encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,14 @@ _EVALUATION_SEED = 10_000
 
 
 def train(run: Run, seed: int, root: Path, device: torch.device, bf16: bool) -> MetaTrainer:
-    """Train `run` to its last epoch, from its newest save if there is one."""
+    """Train `run` to its last epoch, from its newest save if there is one.
+
+    Raises:
+        FloatingPointError: training diverged; the newest save is of before.
+    """
     folder = RunFolder.open(root, run.name, seed)
     trainer = MetaTrainer.start(run, seed, device)
-    folder.describe(seed)
+    folder.describe(seed, device=str(device), precision="bf16" if bf16 else "fp32")
     if (saved := folder.load()) is not None:
         trainer.load_state_dict(saved)
     folder.cut_log("epoch", trainer.epochs_done)
@@ -33,6 +38,11 @@ def train(run: Run, seed: int, root: Path, device: torch.device, bf16: bool) -> 
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 metrics = trainer.epoch(lambda _: advance(1, ""))
             seconds = time.perf_counter() - started
+            if broken := [name for name, value in metrics.items() if not math.isfinite(value)]:
+                raise FloatingPointError(
+                    f"{folder.path.name} diverged in epoch {trainer.epochs_done}: {', '.join(broken)} are not finite; "
+                    "the newest save is of before"
+                )
             row: dict[str, Any] = metrics | {
                 "epoch": trainer.epochs_done,
                 "environment_steps": trainer.environment_steps,
