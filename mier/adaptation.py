@@ -113,7 +113,8 @@ def gauss_newton_context(model: DynamicsModel, data: Transitions, config: AdaptC
             gradient = torch.einsum("...ndi,...nd->...i", weighted, target - prediction.mean)
             gradient = gradient - config.damping * (context - prior)
             system = hessian + (config.damping + trust[..., None]) * eye
-            step = torch.linalg.solve(system.double(), gradient.double()).to(context.dtype)
+            # A step that is not finite is no better, so it is not taken.
+            step = torch.linalg.solve_ex(system.double(), gradient.double()).result.to(context.dtype)
             proposed = objective(context + step)
             better = (proposed < current)[..., None]
             context = torch.where(better, context + step, context)
@@ -147,7 +148,10 @@ def closed_form_posterior(model: DynamicsModel, data: Transitions) -> Posterior:
         gram = torch.einsum("...ndi,...ndj->...ij", weighted, features).to(wide)
         moment = torch.einsum("...ndi,...nd->...i", weighted, residual).to(wide)
         system = gram + torch.eye(gram.shape[-1], dtype=wide, device=gram.device)
-        solution = torch.cholesky_solve(moment[..., None], torch.linalg.cholesky(system)).squeeze(-1)
+        # Without the check that raises: features that are not finite give a context that is not, which callers refuse.
+        factor, failed = torch.linalg.cholesky_ex(system)
+        solution = torch.cholesky_solve(moment[..., None], factor).squeeze(-1)
+        solution = solution.masked_fill(failed[..., None] != 0, torch.nan)
         return Posterior(model.prior_context + solution.to(features.dtype), system)
 
 

@@ -273,6 +273,21 @@ def test_the_hold_out_is_a_fifth_and_nothing_is_lost(
     assert sorted(torch.cat([fit.reward, held.reward]).tolist()) == list(range(n))
 
 
+@pytest.mark.parametrize("method", list(AdaptMethod))
+def test_absurd_data_never_gives_a_plausible_context(
+    reward_spec: EnvSpec, dynamics_spec: EnvSpec, transitions: Callable[..., Transitions], method: AdaptMethod
+) -> None:
+    """Finite, so that no door refuses it, but beyond what float32 can work with."""
+    closed = method is AdaptMethod.CLOSED_FORM
+    spec, config = reward_spec if closed else dynamics_spec, AdaptConfig(method=method, min_transitions=20)
+    model = DynamicsModel(spec, LINEAR_HEAD if closed else FILM_GATE, config)
+    rows = transitions(spec, 40)
+    absurd = rows._replace(observation=rows.observation * 1e38, next_observation=rows.next_observation * 1e38)
+    found = adapt(model, absurd, config, torch.randn(3, model.config.context_dim))
+    stayed = np.array_equal(found.context, model.prior_context.detach().numpy())
+    assert stayed or not np.isfinite(found.context).all()
+
+
 def test_too_little_data_says_how_much_is_needed(door: Door) -> None:
     model, rows, config = door
     with pytest.raises(InsufficientData, match="at least 20 transitions, came 19"):
