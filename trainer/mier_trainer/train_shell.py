@@ -35,7 +35,9 @@ def train(run: Run, seed: int, root: Path, device: torch.device, bf16: bool) -> 
     with progress_bar(folder.path.name, total, trainer.epochs_done * training.model_steps) as advance:
         while trainer.epochs_done < training.epochs:
             started, before = time.perf_counter(), trainer.environment_steps
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            # Without its cache: that keeps bf16 copies of the weights for as long as the context lasts, and every
+            # update of an epoch would be computed at the weights that the epoch began with.
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16, cache_enabled=False):
                 metrics = trainer.epoch(lambda _: advance(1, ""))
             seconds = time.perf_counter() - started
             if broken := [name for name, value in metrics.items() if not math.isfinite(value)]:
