@@ -1,0 +1,271 @@
+"""A run that is killed and goes on ends bit for bit as one that was never stopped; evaluation only looks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mier.config import (
+    AdaptConfig,
+    AdaptMethod,
+    Conditioning,
+    Configuration,
+    FineTuneConfig,
+    ModelConfig,
+    SacConfig,
+)
+from mier.serialization import pack, same, unpack
+from mier_envs.families import FAMILIES
+from mier_trainer.meta_train import EpochRandom, MetaTrainer, adapted_returns
+from mier_trainer.rollout import collect, flatten_episodes
+from mier_trainer.run_folder import RunFolder
+from mier_trainer.runs import RUNS, Run, TrainingConfig
+from mier_trainer.train_shell import train
+
+TRAINING = TrainingConfig(
+    epochs=3,
+    tasks_per_epoch=2,
+    prior_episodes=1,
+    adapted_episodes=1,
+    model_steps=3,
+    sac_steps_per_model_step=2,
+    meta_batch_tasks=3,
+    adaptation_rows=12,
+    evaluation_rows=8,
+    normalizer_epochs=2,
+    evaluate_every_epochs=100,
+    save_every_epochs=1,
+    buffer_capacity=600,
+)
+SAC = SacConfig(hidden=(16, 16))
+CLOSED_FORM = Configuration(
+    name="tiny-linear-head",
+    model=ModelConfig(
+        context_dim=3,
+        hidden=(16, 16),
+        conditioning=Conditioning.LINEAR_HEAD,
+        next_observation_input=True,
+        trained_prior=False,
+    ),
+    adapt=AdaptConfig(method=AdaptMethod.CLOSED_FORM, context_penalty=0.0),
+    sac=SAC,
+    finetune=FineTuneConfig(),
+)
+GATED = Configuration(
+    name="tiny-film-gate",
+    model=ModelConfig(context_dim=8, hidden=(16, 16), conditioning=Conditioning.FILM, action_gate=True),
+    adapt=AdaptConfig(method=AdaptMethod.GAUSS_NEWTON, gauss_newton_steps=3, learned_rate=True),
+    sac=SAC,
+)
+TINY = {
+    "closed-form": Run("tiny", "a test", "cheetah-vel-ood", CLOSED_FORM, TRAINING),
+    "film-gate": Run("tiny", "a test", "cheetah-negated", GATED, TRAINING),
+}
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(params=TINY)
+def run(request: pytest.FixtureRequest) -> Run:
+    return TINY[request.param]
+
+
+def ignore(_: int) -> None:
+    """Progress is for people."""
+
+
+def epochs(trainer: MetaTrainer, n: int) -> list[dict[str, float]]:
+    return [trainer.epoch(ignore) for _ in range(n)]
+
+
+def test_a_killed_run_ends_as_if_it_was_never_stopped(run: Run, tmp_path: Path) -> None:
+    whole = MetaTrainer.start(run, 5, CPU)
+    rows = epochs(whole, 3)
+    folder = RunFolder.open(tmp_path, run.name, 5)
+    killed = MetaTrainer.start(run, 5, CPU)
+    for done in (1, 2):
+        assert epochs(killed, 1) == rows[done - 1 : done]
+        folder.save(killed.state_dict())
+        epochs(killed, 1)  # work that the kill loses
+        torch.rand(17)
+        killed = MetaTrainer.start(run, 5, CPU)
+        killed.load_state_dict(folder.load() or {})
+        assert killed.epochs_done == done
+    assert epochs(killed, 1) == rows[2:]
+    assert pack(killed.state_dict()) == pack(whole.state_dict())
+
+
+def test_another_seed_is_another_run(run: Run) -> None:
+    states = []
+    for seed in (1, 2):
+        trainer = MetaTrainer.start(run, seed, CPU)
+        epochs(trainer, 1)
+        states.append(pack(trainer.state_dict()))
+    assert states[0] != states[1]
+
+
+@pytest.mark.parametrize(("name", "bf16"), [("closed-form", False), ("film-gate", True)])
+def test_the_shell_goes_on_from_its_save_and_cuts_its_log(tmp_path: Path, name: str, bf16: bool) -> None:
+    run = TINY[name]
+    train(run, 5, tmp_path / "whole", CPU, bf16)
+    train(replace(run, training=replace(TRAINING, epochs=1)), 5, tmp_path / "killed", CPU, bf16)
+    killed = RunFolder.open(tmp_path / "killed", run.name, 5)
+    killed.log({"epoch": 2, "nll": 0.0})  # an epoch after the save, and one that the kill cut short
+    with killed.curve.open("a") as file:
+        file.write('{"epoch": 3, "nll"')
+    train(run, 5, tmp_path / "killed", CPU, bf16)
+    whole = RunFolder.open(tmp_path / "whole", run.name, 5)
+    assert (killed.path / "state.safetensors").read_bytes() == (whole.path / "state.safetensors").read_bytes()
+    clock = {"seconds", "environment_steps_per_s", "updates_per_s"}
+    rows = [[{k: v for k, v in row.items() if k not in clock} for row in f.rows()] for f in (whole, killed)]
+    assert [row["epoch"] for row in rows[1]] == [1, 2, 3]
+    # The first part evaluated at what was its end: that changes nothing.
+    del rows[1][0]["evaluation"]
+    assert rows[0] == rows[1]
+    assert len(rows[0][2]["evaluation"]) == 10 + len(FAMILIES[run.family].test_tasks)
+    finished = (killed.path / "state.safetensors").stat().st_mtime_ns
+    train(run, 5, tmp_path / "killed", CPU, bf16)  # a finished run has nothing to do
+    assert (killed.path / "state.safetensors").stat().st_mtime_ns == finished
+    assert len(killed.rows()) == 3
+
+
+def test_half_precision_learns_within_an_epoch_as_single_does(tmp_path: Path) -> None:
+    """Autocast's cache of weights, left on, holds those of the epoch's start: nothing would be learned from."""
+    longer = replace(TRAINING, epochs=1, model_steps=60, sac_steps_per_model_step=1)
+    for bf16 in (False, True):
+        train(replace(TINY["closed-form"], training=longer), 5, tmp_path / str(bf16), CPU, bf16)
+    single, half = (RunFolder.open(tmp_path / str(bf16), "tiny", 5).rows()[0] for bf16 in (False, True))
+    assert half["nll"] != single["nll"]  # it was half precision
+    assert half["nll"] == pytest.approx(single["nll"], rel=0.2)
+    assert half["critic_loss"] == pytest.approx(single["critic_loss"], rel=0.2)
+
+
+def test_a_run_that_diverges_keeps_its_last_good_save(run: Run, tmp_path: Path) -> None:
+    trainer, folder = MetaTrainer.start(run, 5, CPU), RunFolder.open(tmp_path, run.name, 5)
+    epochs(trainer, 1)
+    trainer.everything.rows.reward.fill_(torch.nan)
+    folder.save(trainer.state_dict())
+    before = (folder.path / "state.safetensors").read_bytes()
+    with pytest.raises(FloatingPointError, match=r"tiny-seed5 diverged in epoch 2: .*nll.* are not finite"):
+        train(run, 5, tmp_path, CPU, bf16=False)
+    assert (folder.path / "state.safetensors").read_bytes() == before
+
+
+def test_an_epoch_trains_everything_that_it_should(run: Run) -> None:
+    trainer = MetaTrainer.start(run, 5, CPU)
+    before = unpack(pack(trainer.state_dict()))
+    metrics = epochs(trainer, 1)[0]
+    after = trainer.state_dict()
+    still = {"prior_context", "inner_log_rate"} if run.configuration is CLOSED_FORM else set()
+    for name, value in before["model"].items():
+        assert same(after["model"][name], value) is (name in still), name
+    for part in ("policy", "critic", "target_critic"):
+        for name, value in before["sac"][part].items():
+            assert not same(after["sac"][part][name], value), (part, name)
+    assert {"nll", "gradient_norm", "critic_loss", "actor_loss", "alpha", "return_prior", "return_adapted"} <= set(
+        metrics
+    )
+    assert all(np.isfinite(list(metrics.values())))
+    assert trainer.environment_steps == 2 * 2 * 200
+
+
+def test_data_before_adaptation_is_kept_apart(run: Run) -> None:
+    trainer = MetaTrainer.start(run, 5, CPU)
+    epochs(trainer, 1)
+    filled = trainer.everything.filled_tasks
+    assert len(filled) == 2
+    for task in filled.tolist():
+        prior, all_of_it = trainer.before.contents(task), trainer.everything.contents(task)
+        assert (prior.size, all_of_it.size) == (200, 400)
+        assert same(prior._asdict(), all_of_it.rows(slice(0, 200))._asdict())
+        assert not all_of_it.terminated.any()  # running out of time is no termination
+        # Whole episodes, the last transition among them: each state is the next one's start, save between episodes.
+        joined = (all_of_it.next_observation[:-1] == all_of_it.observation[1:]).all(-1)
+        assert joined.logical_not().nonzero().flatten().tolist() == [199]
+    assert trainer.everything.state_dict()["count"].sum() == trainer.environment_steps
+
+
+def test_critic_and_target_share_their_normalisers(run: Run) -> None:
+    trainer = MetaTrainer.start(run, 5, CPU)
+    for _ in range(2):
+        epochs(trainer, 1)
+        state = trainer.sac_state
+        for part in ("observation_norm", "context_norm"):
+            norms = [getattr(net, part).state_dict() for net in (state.critic, state.target_critic, state.policy)]
+            assert same(dict(norms[0]), dict(norms[1]))
+            assert same(dict(norms[0]), dict(norms[2]))
+
+
+def test_input_statistics_stand_still_after_their_epochs(run: Run) -> None:
+    trainer = MetaTrainer.start(run, 5, CPU)
+    seen = []
+    for _ in range(3):
+        epochs(trainer, 1)
+        seen.append(unpack(pack(dict(trainer.agent.model.observation_norm.state_dict()))))
+    assert not same(seen[0], seen[1])
+    assert same(seen[1], seen[2])
+
+
+def test_looking_at_returns_changes_nothing(run: Run) -> None:
+    trainer = MetaTrainer.start(run, 5, CPU)
+    epochs(trainer, 1)
+    before = pack(trainer.state_dict())
+    tasks = trainer.tasks[:2]
+    rows, again = (
+        adapted_returns(trainer.agent, run.family, tasks, prior_episodes=1, episodes=2, seed=3) for _ in range(2)
+    )
+    assert rows == again
+    assert [row["task"] for row in rows] == [task.name for task in tasks]
+    assert pack(trainer.state_dict()) == before
+
+
+def test_randomness_of_an_epoch_is_of_seed_and_epoch() -> None:
+    drawn = {
+        (seed, epoch): (
+            EpochRandom.of(seed, epoch).numpy.random(),
+            torch.rand(1, generator=EpochRandom.of(seed, epoch).torch).item(),
+        )
+        for seed in range(3)
+        for epoch in range(3)
+    }
+    assert len({a for a, _ in drawn.values()}) == len({b for _, b in drawn.values()}) == 9
+    assert drawn[1, 2] == (
+        EpochRandom.of(1, 2).numpy.random(),
+        torch.rand(1, generator=EpochRandom.of(1, 2).torch).item(),
+    )
+
+
+def test_collected_rows_are_what_the_environment_did(run: Run) -> None:
+    family, policy = FAMILIES[run.family], MetaTrainer.start(run, 5, CPU).agent.policy
+    tasks = [family.test_tasks[0], family.test_tasks[3]]
+    contexts = torch.randn(2, run.configuration.model.context_dim)
+    rows = collect(
+        family, tasks, policy, contexts, rng=np.random.default_rng(0), generator=torch.Generator().manual_seed(1)
+    )
+    env = family.batch(tasks)
+    np.testing.assert_array_equal(env.reset(np.random.default_rng(0)), rows.observation[:, 0].numpy())
+    for step in range(200):
+        observation, reward = env.step(rows.action[:, step].numpy())
+        np.testing.assert_array_equal(observation, rows.next_observation[:, step].numpy())
+        np.testing.assert_array_equal(reward, rows.reward[:, step].numpy())
+    quiet = collect(family, tasks, policy, contexts, rng=np.random.default_rng(0), generator=None)
+    unit = policy(quiet.observation[:, 0], contexts, torch.zeros(2, 6))
+    torch.testing.assert_close(quiet.action[:, 0], unit)
+    assert not torch.equal(quiet.action[:, 0], rows.action[:, 0])
+    assert flatten_episodes(rows).observation.shape == (400, 17)
+    assert torch.equal(flatten_episodes(rows).reward[200:], rows.reward[1])
+
+
+@pytest.mark.parametrize("named", RUNS.values(), ids=RUNS)
+def test_named_runs_are_at_the_papers_scale_and_whole(named: Run) -> None:
+    training = named.training
+    steps = training.tasks_per_epoch * (training.prior_episodes + training.adapted_episodes) * 200 * training.epochs
+    assert steps == 1_000_000
+    assert training.buffer_capacity % 200 == 0
+    per_task = steps // len(FAMILIES[named.family].train_tasks(0))
+    assert training.buffer_capacity >= per_task  # nothing is overwritten, on average
+    assert Configuration.from_json(named.configuration.to_json()) == named.configuration
+    MetaTrainer.start(named, 0, CPU)
