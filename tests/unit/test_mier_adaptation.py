@@ -228,7 +228,7 @@ def door(reward_spec: EnvSpec, transitions: Callable[..., Transitions]) -> Door:
 
 def test_adapt_reports_what_it_did(door: Door) -> None:
     model, rows, config = door
-    known = torch.tensor([[0.0, 1.0, 2.0], [2.0, 1.0, 4.0]])
+    known = torch.tensor([[0.0, 1.0, 2.0], [2.0, 5.0, 4.0]])
     found = adapt(model, rows, config, known)
     fit, held = split_holdout(rows, config.holdout_fraction)
     expected = closed_form_posterior(model, fit).mean.detach()
@@ -237,9 +237,12 @@ def test_adapt_reports_what_it_did(door: Door) -> None:
     assert found.nll_before == nll(model, held, model.prior_context).item()
     assert found.nll_after == nll(model, held, expected).item()
     assert found.transitions_used == 50
-    # Mean (1, 1, 3), deviations (1, 0, 1); an entry in which no training task differs counts in thousandths.
-    z = (expected - torch.tensor([1.0, 1.0, 3.0])) / torch.tensor([1.0, 1e-3, 1.0])
+    z = (expected - torch.tensor([1.0, 3.0, 3.0])) / torch.tensor([1.0, 2.0, 1.0])
     assert found.ood_score == pytest.approx(z.square().mean().sqrt().item())
+    # An entry in which no training task differs counts in thousandths.
+    constant = adapt(model, rows, config, torch.tensor([[0.0, 1.0, 2.0], [2.0, 1.0, 4.0]]))
+    z = (expected - torch.tensor([1.0, 1.0, 3.0])) / torch.tensor([1.0, 1e-3, 1.0])
+    assert constant.ood_score == pytest.approx(z.square().mean().sqrt().item())
 
 
 def test_adapting_twice_finds_the_same(door: Door) -> None:

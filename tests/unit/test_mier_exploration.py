@@ -33,6 +33,13 @@ def test_each_seed_episode_and_step_has_its_own() -> None:
     assert len(drawn) == len(seeds) * 5 * 200
 
 
+def test_long_draws_do_not_run_into_the_next_steps() -> None:
+    """Counters one apart would share all but the first few numbers of a draw."""
+    steps = [set(noise(0, 0, step, 64).tolist()) for step in range(3)]
+    assert not steps[0] & steps[1]
+    assert not steps[1] & steps[2]
+
+
 def test_swapped_arguments_differ() -> None:
     calls = [noise(a, b, c, 4).tobytes() for a, b, c in itertools.permutations((1, 2, 3))]
     assert len(set(calls)) == 6

@@ -32,6 +32,13 @@ def ready(
     return checkpoint, transitions(checkpoint.spec, 40, 3)
 
 
+def poisoned(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint with stored experience that would turn every loss into NaN."""
+    buffer = checkpoint.relabel_buffer
+    nan = Transitions(*(torch.full_like(f, torch.nan) for f in buffer.transitions))
+    return replace(checkpoint, relabel_buffer=RelabelBuffer(nan, buffer.episode, buffer.task))
+
+
 # 0 is before the first relabelling, 3 within the critic-only phase, 4 at its end, 5 and 10 relabel points,
 # 7 and 11 between them, 12 the end.
 @pytest.mark.parametrize("stops", [[0], [3], [4], [5], [7], [10], [11], [12], [1, 3, 5, 6, 10]])
@@ -91,6 +98,38 @@ def test_critics_first_then_policy_and_temperature(ready: Ready, tiny_fine_tune:
     assert metrics.alpha != pytest.approx(np.exp(-1.25), abs=1e-6)
 
 
+def test_the_critics_target_is_faster_while_they_learn_alone(ready: Ready, tiny_fine_tune: FineTuneConfig) -> None:
+    checkpoint, rows = ready
+    config = replace(tiny_fine_tune, critic_only_updates=1, critic_only_target_rate=0.5)
+    tuned = FineTune.start(checkpoint, None, rows, config, seed=1)
+    for rate in (0.5, checkpoint.agent.configuration.sac.target_rate):
+        before = [p.clone() for p in tuned.sac.target_critic.parameters()]
+        tuned.run(1)
+        for now, old, new in zip(
+            tuned.sac.target_critic.parameters(), before, tuned.sac.critic.parameters(), strict=True
+        ):
+            torch.testing.assert_close(now, old + rate * (new.detach() - old))
+
+
+def test_the_learning_rate_is_the_fine_tunes_own(ready: Ready, tiny_fine_tune: FineTuneConfig) -> None:
+    checkpoint, rows = ready
+    tuned = FineTune.start(checkpoint, None, rows, replace(tiny_fine_tune, learning_rate=0.0123), seed=1)
+    for optimizer in (tuned.sac.actor_optimizer, tuned.sac.critic_optimizer, tuned.sac.alpha_optimizer):
+        assert optimizer.param_groups[0]["lr"] == 0.0123
+
+
+def test_real_rows_have_their_share_of_each_batch(ready: Ready, tiny_fine_tune: FineTuneConfig) -> None:
+    checkpoint, rows = ready
+    weights = PolicyWeights.of(checkpoint.agent)
+    ends = {}
+    for fraction in (0.0, 0.25, 1.0):
+        config = replace(tiny_fine_tune, real_fraction=fraction, model_steps=0)
+        tuned = FineTune.start(poisoned(checkpoint) if fraction == 1.0 else checkpoint, weights, rows, config, seed=1)
+        tuned.run(100)  # on real rows alone, what is stored does not matter
+        ends[fraction] = tuned.result().to_bytes()
+    assert len(set(ends.values())) == 3
+
+
 def test_it_starts_from_the_given_weights_and_their_context(ready: Ready, tiny_fine_tune: FineTuneConfig) -> None:
     checkpoint, rows = ready
     own = PolicyWeights.of(checkpoint.agent, np.array([0.1, 0.2, 0.3, 0.4], np.float32))
@@ -119,13 +158,6 @@ def test_it_never_runs_past_its_end(ready: Ready, tiny_fine_tune: FineTuneConfig
     assert tuned.save() == end
 
 
-def poisoned(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint with stored experience that would turn every loss into NaN."""
-    buffer = checkpoint.relabel_buffer
-    nan = Transitions(*(torch.full_like(f, torch.nan) for f in buffer.transitions))
-    return replace(checkpoint, relabel_buffer=RelabelBuffer(nan, buffer.episode, buffer.task))
-
-
 def test_the_ablation_uses_the_sessions_own_data_alone(ready: Ready, tiny_fine_tune: FineTuneConfig) -> None:
     checkpoint, rows = ready
     own = replace(tiny_fine_tune, cross_task=False, warm_start=False)
@@ -136,6 +168,26 @@ def test_the_ablation_uses_the_sessions_own_data_alone(ready: Ready, tiny_fine_t
     across = FineTune.start(checkpoint, None, rows, replace(own, cross_task=True), seed=1)
     across.run(100)
     assert across.result().to_bytes() != ends[0].result().to_bytes()
+
+
+def test_dynamics_are_relabelled_on_schedule_rewards_once(ready: Ready, tiny_fine_tune: FineTuneConfig) -> None:
+    checkpoint, rows = ready
+    tuned = FineTune.start(checkpoint, None, rows, tiny_fine_tune, seed=1)
+    means = [tuned.run(1).relabelled_reward_mean for _ in range(12)]
+    renewed = [i for i in range(1, 12) if means[i] != means[i - 1]]
+    assert renewed == ([5, 10] if checkpoint.spec.varies is Varies.DYNAMICS else [])
+
+
+def test_dynamics_are_relabelled_by_the_policy_in_training(
+    dynamics_checkpoint: Checkpoint, transitions: Make, tiny_fine_tune: FineTuneConfig
+) -> None:
+    rows, own = transitions(dynamics_checkpoint.spec, 40), PolicyWeights.of(dynamics_checkpoint.agent)
+    other = PolicyWeights(own.state | {"policy.head.bias": own.state["policy.head.bias"] + 3.0}, own.context)
+    means = [
+        FineTune.start(dynamics_checkpoint, weights, rows, tiny_fine_tune, seed=1).run(1).relabelled_reward_mean
+        for weights in (own, own, other)
+    ]
+    assert means[0] == means[1] != means[2]
 
 
 def test_metrics_tell_the_relabelled_reward(

@@ -193,6 +193,8 @@ def test_imagined_returns_stop_counting_at_a_fall(steady: Agent) -> None:
     assert imagine(steady, steady.spec, one, [-1.4], 10).tolist() == [6.0]
     assert imagine(steady, steady.spec, one, [0.0, -1.4], 10).tolist() == [5.0]
     assert imagine(steady, steady.spec, one, [-1.4], 2).tolist() == [4.0]
+    # From -3.2 into -2.2, a fall; that -1.2 would be healthy again does not undo it.
+    assert imagine(steady, steady.spec, one, [-3.2], 10).tolist() == [2.0]
     unbounded = replace(steady.spec, healthy_ranges=())
     assert imagine(steady, unbounded, one, [0.0], 10).tolist() == [20.0]
 

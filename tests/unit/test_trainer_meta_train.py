@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from mier import adaptation, sac
 from mier.config import (
     AdaptConfig,
     AdaptMethod,
@@ -19,7 +21,9 @@ from mier.config import (
     SacConfig,
 )
 from mier.serialization import pack, same, unpack
+from mier.types import Transitions
 from mier_envs.families import FAMILIES
+from mier_trainer import meta_train
 from mier_trainer.meta_train import EpochRandom, MetaTrainer, adapted_returns
 from mier_trainer.rollout import collect, flatten_episodes
 from mier_trainer.run_folder import RunFolder
@@ -197,6 +201,51 @@ def test_critic_and_target_share_their_normalisers(run: Run) -> None:
             norms = [getattr(net, part).state_dict() for net in (state.critic, state.target_critic, state.policy)]
             assert same(dict(norms[0]), dict(norms[1]))
             assert same(dict(norms[0]), dict(norms[2]))
+
+
+def test_the_context_scale_follows_slowly(run: Run) -> None:
+    trainer = MetaTrainer.start(run, 5, CPU)
+    epochs(trainer, 1)
+    for net in (trainer.agent.policy, trainer.agent.critic, trainer.sac_state.target_critic):
+        net.context_norm.mean.fill_(1e4)
+    epochs(trainer, 1)
+    torch.testing.assert_close(
+        trainer.agent.policy.context_norm.mean,
+        torch.full((run.configuration.model.context_dim,), 9e3),
+        rtol=1e-2,
+        atol=0,
+    )
+
+
+def test_the_policy_trains_on_rows_of_a_task_under_its_adapted_context(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[torch.Tensor] = []
+    used: list[tuple[Transitions, torch.Tensor]] = []
+    outer, update = adaptation.meta_loss, sac.update
+
+    def meta_loss(*arguments: Any) -> Any:
+        result = outer(*arguments)
+        found.append(result[2])
+        return result
+
+    def spied(state: Any, rows: Transitions, context: torch.Tensor, noise: Any) -> Any:
+        used.append((rows, context))
+        return update(state, rows, context, noise)
+
+    trainer = MetaTrainer.start(run, 5, CPU)
+    epochs(trainer, 1)  # so that tasks have contexts that differ
+    monkeypatch.setattr(meta_train, "meta_loss", meta_loss)
+    monkeypatch.setattr(sac, "update", spied)
+    epochs(trainer, 1)
+    stored = {t: trainer.everything.contents(t).observation for t in trainer.everything.filled_tasks.tolist()}
+    assert (len(found), len(used)) == (3, 6)
+    for i, (rows, context) in enumerate(used):
+        assert torch.equal(context, found[i // 2].repeat_interleave(8, 0))
+        for block in rows.observation.split(8):
+            homes = [t for t, seen in stored.items() if all((seen == row).all(-1).any() for row in block)]
+            assert len(homes) == 1
+    assert len(torch.cat(found).unique(dim=0)) > 3
 
 
 def test_input_statistics_stand_still_after_their_epochs(run: Run) -> None:
