@@ -228,6 +228,7 @@ def adapt(model: DynamicsModel, transitions: Transitions, config: AdaptConfig, t
     with torch.no_grad():
         before = nll(model, held, model.prior_context).item()
         after = nll(model, held, context).item()
-        spread = training_contexts.std(0, correction=0).clamp_min(1e-3)
-        score = ((context - training_contexts.mean(0)) / spread).square().mean().sqrt().item()
+        known = training_contexts.to(context)
+        spread = known.std(0, correction=0).clamp_min(1e-3)
+        score = ((context - known.mean(0)) / spread).square().mean().sqrt().item()
     return Adaptation(context.float().cpu().numpy(), before, after, score, transitions.size)
