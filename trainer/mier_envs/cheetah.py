@@ -51,7 +51,7 @@ class _CheetahEnv(HalfCheetahEnv):
             return super()._initialize_simulation()
 
     def _get_obs(self) -> Any:
-        return super()._get_obs().astype(np.float32)
+        return super()._get_obs().astype(np.float32)  # type: ignore[no-untyped-call]
 
     def _reward(self, speed: float, action: Array) -> float:
         raise NotImplementedError
@@ -63,7 +63,7 @@ class _CheetahEnv(HalfCheetahEnv):
         self.do_simulation(unit * self._mask, self.frame_skip)
         speed = (float(self.data.qpos[0]) - x_before) / self.dt
         if self.render_mode == "human":
-            self.render()
+            self.render()  # type: ignore[no-untyped-call]
         return self._get_obs(), self._reward(speed, unit), False, False, {"speed": speed}
 
 
