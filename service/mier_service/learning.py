@@ -1,8 +1,8 @@
 """Use cases of learning: context adaptation at once, fine-tuning in the background, and its operations.
 
 Model context and policy context are kept apart: while a session acts on the checkpoint's weights, a new model
-context makes a new version with those weights and that context; once fine-tuned, `adapt` moves the model context
-only, and acting changes by a new version only.
+context makes a new version with those weights and the policy context that goes with it (the same one within the
+training distribution); once fine-tuned, `adapt` moves the model context only, and acting changes by a new version only.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import numpy as np
 from sqlalchemy import Connection
 
 from mier.adaptation import Adaptation, InsufficientData
+from mier.types import Transitions
+from mier.warm_start import policy_context_after
 from mier_service import store_keys, store_operations, store_sessions, store_transitions
 from mier_service.acting import Acting
 from mier_service.changes import Changes
@@ -24,7 +26,7 @@ from mier_service.offload import BoundedPool
 from mier_service.sessions import require_seed
 from mier_service.storage import Storage
 from mier_service.store_keys import Retry
-from mier_service.transition_rows import FloatArray, RowLayout
+from mier_service.transition_rows import RowLayout
 from mier_service.values import (
     AdaptationValue,
     ModelContextValue,
@@ -133,15 +135,23 @@ class Learning:
             )
         held = self._checkpoints.get(session.checkpoint, session.checkpoint_hash)
         started_s = time.perf_counter()
-        found = _infer(held, rows, session)
+        transitions = _layout(session).transitions(rows)
+        found = _infer(held, transitions)
+        own = policy_context_after(held.checkpoint, found, transitions)
         elapsed_ms = 1000.0 * (time.perf_counter() - started_s)
         with self._storage.once(retry, AdaptationValue) as write:
             if write.earlier is None:
-                write.reply = self._record(write.c, session_id, window, found, elapsed_ms)
+                write.reply = self._record(write.c, session_id, window, found, own.tolist(), elapsed_ms)
         return write.result
 
     def _record(
-        self, c: Connection, session_id: str, window: WindowValue, found: Adaptation, elapsed_ms: float
+        self,
+        c: Connection,
+        session_id: str,
+        window: WindowValue,
+        found: Adaptation,
+        policy_context: list[float],
+        elapsed_ms: float,
     ) -> AdaptationValue:
         session = store_sessions.get_session(c, session_id)
         require_learning(session)  # it may have been paused while this was computed
@@ -163,7 +173,7 @@ class Learning:
                 update={
                     "number": store_sessions.newest_version_number(c, session_id) + 1,
                     "parent": active.number,
-                    "policy_context": context.values,
+                    "policy_context": policy_context,
                     "model_context_number": context.number,
                     "origin": VersionOrigin.ADAPT,
                     "promotion": Promotion.UNGATED,
@@ -266,11 +276,11 @@ def _layout(session: SessionValue) -> RowLayout:
     return RowLayout(session.environment.observation_dim, session.environment.action_dim)
 
 
-def _infer(held: HeldCheckpoint, rows: FloatArray, session: SessionValue) -> Adaptation:
+def _infer(held: HeldCheckpoint, transitions: Transitions) -> Adaptation:
     agent = held.checkpoint.agent
-    require_data(len(rows), agent.configuration.adapt.min_transitions)
+    require_data(transitions.size, agent.configuration.adapt.min_transitions)
     try:
-        found = agent.adapt(_layout(session).transitions(rows))
+        found = agent.adapt(transitions)
     except InsufficientData as error:
         raise ServiceError(Reason.INSUFFICIENT_DATA, str(error)) from error
     if not np.isfinite(found.context).all():

@@ -15,7 +15,7 @@ from mier.weights import PolicyWeights
 
 
 def export_like(old: bytes, weights: PolicyWeights, agent: Agent) -> bytes:
-    """The policy of `weights` with the graph of `old`; traced anew if their parameters do not match by name and shape."""
+    """The policy of `weights` in the graph of `old`; traced anew if their parameters differ by name or shape."""
     model = onnx.load_from_string(old)
     wanted = {name: value.numpy() for name, value in weights.state.items() if name.startswith("policy.")}
     held = {item.name: item for item in model.graph.initializer}
