@@ -18,6 +18,8 @@ from mier.networks import DynamicsModel, Prediction
 from mier.types import Transitions
 
 _HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
+_START_ROWS = 128
+_COVARIANCE_FLOOR = 0.05
 
 
 class InsufficientData(ValueError):
@@ -80,47 +82,108 @@ def gradient_context(
     return context
 
 
-def gauss_newton_context(model: DynamicsModel, data: Transitions, config: AdaptConfig) -> Tensor:
-    """Damped Gauss-Newton (Levenberg-Marquardt) on the summed NLL plus damping/2 |z - prior|^2; first order only.
+def gauss_newton_context(
+    model: DynamicsModel, data: Transitions, config: AdaptConfig, known: Tensor | None = None
+) -> Tensor:
+    """The most probable context by damped Gauss-Newton (Levenberg-Marquardt), for noise of unknown scale.
 
-    Each step is taken per task only where it lowers the objective, else that task's damping grows; so the result is
-    never worse than the prior on the data it was given.
+    The objective is n/2 rho(misfit) + 1/2 |z - prior|^2_P: misfit is the mean square error of n rows, weighted by the
+    precisions predicted under the prior; rho(m) is m up to 1 and 1 + log m beyond (there the noise's scale is fitted as
+    well); P is `damping` times the inverse covariance of `known`, or the identity. Far out of distribution the misfit
+    is large at first, so the search keeps to where training contexts lie until it fits; on the NLL itself it was seen
+    to leave for contexts that call everything noise.
+
+    Args:
+        known: [k, context_dim], contexts of training tasks; of use where `config.starts` > 1. The search then starts
+            from so many of these and keeps the best end: beyond the training range there is more than one minimum.
     """
     prior = model.prior_context.detach()
     context = prior.expand(*data.reward.shape[:-1], -1).contiguous()
-    dim = context.shape[-1]
-    basis = torch.eye(dim, dtype=context.dtype, device=context.device)
-    eye = basis.expand(*context.shape[:-1], dim, dim)
-    trust = torch.full_like(context[..., :1], 1.0)
+    pull = config.damping * torch.eye(len(prior)).to(prior)
+    if known is not None and config.starts > 1:
+        pull = config.damping * _precision(known.to(prior))
+        starts = _spread(torch.cat([prior[None], known.to(prior)]), config.starts)
+        few = _sample(data, len(starts))
+        starts = starts.view(-1, *(1 for _ in context.shape[:-1]), len(prior)).expand(-1, *context.shape)
+        ends, objective = _descend(model, few, config, starts.contiguous(), pull)
+        context = ends.gather(0, objective.argmin(0)[None, ..., None].expand(1, *context.shape))[0]
+    return _descend(model, data, config, context, pull)[0]
+
+
+@torch.no_grad()
+def _descend(
+    model: DynamicsModel, data: Transitions, config: AdaptConfig, context: Tensor, pull: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gauss-Newton from `context` [..., context_dim]: where it ends, and the objective [...] there.
+
+    A step is taken per task only where it lowers the objective, so the end is never worse than the start.
+    """
+    prior, rows = model.prior_context.detach(), data.reward.shape[-1]
+    basis = torch.eye(len(prior), dtype=context.dtype, device=context.device)
+    trust = torch.ones_like(context[..., :1])
+    target = model.target(data)
+    # Under the prior, for all starts: else their objectives could not be compared.
+    precision = torch.exp(-model(data, prior.expand_as(context)).log_var) * model.target_weights
+    weight = model.target_weights.sum()
+
+    def misfit(z: Tensor) -> Tensor:
+        squares: Tensor = (target - model(data, z).mean).square() * precision
+        return squares.sum(-1).mean(-1) / weight
 
     def objective(z: Tensor) -> Tensor:
-        return nll(model, data, z) * data.reward.shape[-1] + 0.5 * config.damping * (z - prior).square().sum(-1)
+        m, pulled = misfit(z), ((z - prior) @ pull * (z - prior)).sum(-1)
+        return 0.5 * (rows * weight * torch.where(m > 1.0, 1.0 + m.log(), m) + pulled)
 
-    with torch.no_grad():
-        target = model.target(data)
-        current = objective(context)
-        for _ in range(config.gauss_newton_steps):
-            jacobian = torch.func.vmap(
-                lambda direction, at=context: torch.func.jvp(
-                    lambda z: model(data, z).mean, (at,), (direction.expand_as(at),)
-                )[1],
-                out_dims=-1,
-            )(basis)  # [..., n, target_dim, context_dim]
-            prediction = model(data, context)
-            precision = torch.exp(-prediction.log_var) * model.target_weights
-            weighted = jacobian * precision[..., None]
-            hessian = torch.einsum("...ndi,...ndj->...ij", weighted, jacobian)
-            gradient = torch.einsum("...ndi,...nd->...i", weighted, target - prediction.mean)
-            gradient = gradient - config.damping * (context - prior)
-            system = hessian + (config.damping + trust[..., None]) * eye
-            # A step that is not finite is no better, so it is not taken.
-            step = torch.linalg.solve_ex(system.double(), gradient.double()).result.to(context.dtype)
-            proposed = objective(context + step)
-            better = (proposed < current)[..., None]
-            context = torch.where(better, context + step, context)
-            current = torch.where(better[..., 0], proposed, current)
-            trust = torch.where(better, trust / 5.0, trust * 10.0)
-    return context
+    current = objective(context)
+    for _ in range(config.gauss_newton_steps):
+        jacobian = torch.func.vmap(
+            lambda direction, at=context: torch.func.jvp(
+                lambda z: model(data, z).mean, (at,), (direction.expand_as(at),)
+            )[1],
+            out_dims=-1,
+        )(basis)  # [..., n, target_dim, context_dim]
+        weighted = jacobian * (precision / misfit(context).clamp_min(1.0)[..., None, None])[..., None]
+        gradient = torch.einsum("...ndi,...nd->...i", weighted, target - model(data, context).mean)
+        gradient = gradient - (context - prior) @ pull
+        system = torch.einsum("...ndi,...ndj->...ij", weighted, jacobian) + pull + trust[..., None] * basis
+        # A step that is not finite is no better, so it is not taken.
+        step = torch.linalg.solve_ex(system.double(), gradient.double()).result.to(context.dtype)
+        proposed = objective(context + step)
+        better = (proposed < current)[..., None]
+        context = torch.where(better, context + step, context)
+        current = torch.where(better[..., 0], proposed, current)
+        trust = torch.where(better, trust / 5.0, trust * 10.0)
+    return context, current
+
+
+def _precision(known: Tensor) -> Tensor:
+    """[context_dim, context_dim], inverse covariance of contexts [k, context_dim].
+
+    The floor leaves directions that no training task moved stiff, not shut: a new task may need one of them.
+    """
+    centred = known - known.mean(0)
+    covariance = centred.T @ centred / len(known)
+    floor = _COVARIANCE_FLOOR * covariance.diagonal().mean() + 1e-6
+    stiff: Tensor = torch.linalg.inv((covariance + floor * torch.eye(len(covariance)).to(covariance)).double())
+    return stiff.to(known)
+
+
+def _spread(candidates: Tensor, count: int) -> Tensor:
+    """At most `count` of the candidates [k, context_dim], far apart: the first, then each farthest from those taken."""
+    taken = [0]
+    distance = (candidates - candidates[0]).norm(dim=-1)
+    while len(taken) < min(count, len(candidates)):
+        taken.append(int(distance.argmax()))
+        distance = torch.minimum(distance, (candidates - candidates[taken[-1]]).norm(dim=-1))
+    return candidates[taken]
+
+
+def _sample(data: Transitions, copies: int) -> Transitions:
+    """Evenly chosen rows of each task, repeated on a new first axis."""
+    axis, rows = data.reward.ndim - 1, data.reward.shape[-1]
+    chosen = torch.arange(0, rows, max(1, rows // _START_ROWS), device=data.reward.device)
+    few = (field.index_select(axis, chosen) for field in data)
+    return Transitions(*(field.expand(copies, *field.shape) for field in few))
 
 
 @dataclass(frozen=True)
@@ -162,13 +225,14 @@ def infer_context(
     *,
     create_graph: bool = False,
     later_steps: int = 0,
+    known: Tensor | None = None,
 ) -> Tensor:
-    """The context [..., context_dim] of each task by the configured method."""
+    """The context [..., context_dim] of each task by the configured method; `known` as in `gauss_newton_context`."""
     if config.method is AdaptMethod.CLOSED_FORM:
         with torch.set_grad_enabled(create_graph):
             return closed_form_posterior(model, data).mean
     if config.method is AdaptMethod.GAUSS_NEWTON and not create_graph:
-        return gauss_newton_context(model, data, config)
+        return gauss_newton_context(model, data, config, known)
     # Gauss-Newton at test time is meta-trained through gradient steps: only these have an outer gradient.
     return gradient_context(model, data, config, create_graph=create_graph, later_steps=later_steps)
 
@@ -182,10 +246,18 @@ def meta_loss(
     The penalty is the paper's regression weight on post-update contexts.
     """
     context = infer_context(model, adaptation, config, create_graph=True)
+    loss, metrics = joint_loss(model, evaluation, context, config)
+    return loss, metrics, context.detach()
+
+
+def joint_loss(
+    model: DynamicsModel, evaluation: Transitions, context: Tensor, config: AdaptConfig
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss of `AdaptConfig.joint`, and its parts: the rows [tasks, n, dim] under their tasks' own learned contexts
+    [tasks, context_dim]. It differentiates in both; no adaptation takes part."""
     loss = nll(model, evaluation, context).mean()
     size = context.square().sum(-1).mean()
-    metrics = {"nll": loss.detach(), "context_square": size.detach()}
-    return loss + config.context_penalty * size, metrics, context.detach()
+    return loss + config.context_penalty * size, {"nll": loss.detach(), "context_square": size.detach()}
 
 
 @dataclass(frozen=True)
@@ -224,7 +296,7 @@ def adapt(model: DynamicsModel, transitions: Transitions, config: AdaptConfig, t
             f"adaptation needs at least {config.min_transitions} transitions, came {transitions.size}; submit more"
         )
     fit, held = split_holdout(transitions, config.holdout_fraction)
-    context = infer_context(model, fit, config, later_steps=config.later_steps)
+    context = infer_context(model, fit, config, later_steps=config.later_steps, known=training_contexts)
     with torch.no_grad():
         before = nll(model, held, model.prior_context).item()
         after = nll(model, held, context).item()

@@ -103,6 +103,13 @@ class AdaptConfig(_Json):
     damping: float = 1.0
     """Gauss-Newton: weight of the pull towards the prior context, in units of one transition."""
     gauss_newton_steps: int = 10
+    starts: int = 1
+    """Gauss-Newton: 1 starts at the prior, with an isotropic pull towards it. More start at so many contexts spread
+    over the training tasks', and take the pull from their covariance."""
+    joint: bool = False
+    """Meta-training learns one context per training task together with the weights, and not through the adaptation
+    itself; at test time the context is found by `method` all the same."""
+    joint_learning_rate: float = 3e-3
     context_penalty: float = 0.01
     """Outer weight on the squared norm of the adapted context (paper, appendix A)."""
     min_transitions: int = 32
@@ -118,6 +125,10 @@ class AdaptConfig(_Json):
             raise ValueError(f"holdout_fraction must be above 0 and at most 0.5, came {self.holdout_fraction}")
         if self.steps < 1:
             raise ValueError(f"steps must be at least 1, came {self.steps}")
+        if self.starts < 1:
+            raise ValueError(f"starts must be at least 1, came {self.starts}")
+        if self.joint and self.method is not AdaptMethod.GAUSS_NEWTON:
+            raise ValueError("joint training needs gauss_newton adaptation: gradient steps are meta-trained themselves")
 
 
 @dataclass(frozen=True)

@@ -15,16 +15,17 @@ import torch
 from torch import Tensor
 
 from mier import sac
-from mier.adaptation import infer_context, meta_loss
+from mier.adaptation import infer_context, joint_loss, meta_loss
 from mier.agent import Agent
 from mier.replay_buffer import ReplayBuffer
-from mier.types import EnvSpec
+from mier.types import EnvSpec, Transitions
 from mier_envs.families import FAMILIES, Task
 from mier_trainer.rollout import collect, flatten_episodes
 from mier_trainer.runs import Run
 
 _NORMALIZER_ROWS = 20_000
 _CONTEXT_NORM_RATE = 0.1
+_CONTEXT_INITIAL_STD = 0.1
 
 
 @dataclass
@@ -40,6 +41,8 @@ class MetaTrainer:
     before: ReplayBuffer
     """Data gathered before adaptation: the only source of adaptation batches."""
     everything: ReplayBuffer
+    task_contexts: Tensor
+    """[tasks, context_dim] learned together with the model, where `AdaptConfig.joint` says so."""
     epochs_done: int = 0
     environment_steps: int = 0
 
@@ -53,16 +56,21 @@ class MetaTrainer:
         for module in agent.modules().values():
             module.to(device)
         trained = [p for p in agent.model.parameters() if p.requires_grad]
-        capacity = run.training.buffer_capacity
+        groups: list[dict[str, Any]] = [{"params": trained}]
+        adapt, capacity = run.configuration.adapt, run.training.buffer_capacity
+        task_contexts = (_CONTEXT_INITIAL_STD * torch.randn(len(tasks), agent.model.config.context_dim)).to(device)
+        if adapt.joint:
+            groups.append({"params": [task_contexts.requires_grad_()], "lr": adapt.joint_learning_rate})
         return MetaTrainer(
             run,
             seed,
             agent,
             sac.SacState.start(spec, agent.policy, agent.critic, run.configuration.sac),
-            torch.optim.Adam(trained, lr=run.training.model_learning_rate, fused=True),
+            torch.optim.Adam(groups, lr=run.training.model_learning_rate, fused=True),
             tasks,
             ReplayBuffer(spec, len(tasks), capacity, device),
             ReplayBuffer(spec, len(tasks), capacity, device),
+            task_contexts,
         )
 
     @property
@@ -84,7 +92,7 @@ class MetaTrainer:
         returns = {}
         for stage, episodes in (("prior", training.prior_episodes), ("adapted", training.adapted_episodes)):
             rows = [int(t) for t in chosen for _ in range(episodes)]
-            contexts = self.contexts(rows) if stage == "adapted" else self._prior(rows)
+            contexts = self._inferred(rows) if stage == "adapted" else self._prior(rows)
             gathered = collect(
                 family,
                 [self.tasks[t] for t in rows],
@@ -106,16 +114,21 @@ class MetaTrainer:
         return self.agent.prior_context.expand(len(rows), -1)
 
     def contexts(self, tasks: list[int]) -> Tensor:
+        """[len(tasks), context_dim]: the learned ones, or where there are none those that a test task would get."""
+        if self.run.configuration.adapt.joint:
+            return self.task_contexts.detach()[tasks]
+        return self._inferred(tasks)
+
+    def _inferred(self, tasks: list[int]) -> Tensor:
         """[len(tasks), context_dim]: each task's context from its latest prior episodes, as a test task would get."""
-        adapt, window = (
-            self.run.configuration.adapt,
-            self.run.training.prior_episodes * self.agent.spec.horizon_steps,
-        )
+        adapt, model = self.run.configuration.adapt, self.agent.model
+        window = self.run.training.prior_episodes * self.agent.spec.horizon_steps
+        known = self.task_contexts.detach()[self.before.filled_tasks] if adapt.joint else None
         found: dict[int, Tensor] = {}
         for task in tasks:
             if task not in found:
                 latest = self.before.contents(task).rows(slice(-window, None))
-                found[task] = infer_context(self.agent.model, latest, adapt, later_steps=adapt.later_steps).detach()
+                found[task] = infer_context(model, latest, adapt, later_steps=adapt.later_steps, known=known).detach()
         return torch.stack([found[task] for task in tasks])
 
     def _fit_normalizers(self, draw: EpochRandom) -> None:
@@ -148,9 +161,7 @@ class MetaTrainer:
         sums: dict[str, Tensor] = {}
         for step in range(training.model_steps):
             tasks = filled[torch.randint(len(filled), (training.meta_batch_tasks,), generator=draw.torch)]
-            adaptation = self.before.sample(tasks, training.adaptation_rows, draw.torch)
-            evaluation = self.everything.sample(tasks, training.evaluation_rows, draw.torch)
-            loss, metrics, context = meta_loss(model, adaptation, evaluation, adapt)
+            loss, metrics, context, evaluation = self._loss(tasks, draw)
             self.model_optimizer.zero_grad()
             loss.backward()
             metrics["gradient_norm"] = torch.nn.utils.clip_grad_norm_(trained, training.gradient_clip)
@@ -165,7 +176,21 @@ class MetaTrainer:
             for name, value in (metrics | result._asdict()).items():
                 sums[name] = sums.get(name, torch.zeros((), device=self.device)) + value.detach()
             on_step(step)
+        if adapt.joint:
+            # What to expect of a task before any data: the middle of the known ones.
+            model.prior_context.data.copy_(self.task_contexts.detach()[filled].mean(0))
         return {name: (total / training.model_steps).item() for name, total in sums.items()}
+
+    def _loss(self, tasks: Tensor, draw: EpochRandom) -> tuple[Tensor, dict[str, Tensor], Tensor, Transitions]:
+        """Outer loss of one model step, its parts, the tasks' contexts (detached), and the rows it was taken on."""
+        training, adapt, model = self.run.training, self.run.configuration.adapt, self.agent.model
+        if adapt.joint:
+            evaluation = self.everything.sample(tasks, training.evaluation_rows, draw.torch)
+            context = self.task_contexts[tasks]
+            return *joint_loss(model, evaluation, context, adapt), context.detach(), evaluation
+        adaptation = self.before.sample(tasks, training.adaptation_rows, draw.torch)
+        evaluation = self.everything.sample(tasks, training.evaluation_rows, draw.torch)
+        return *meta_loss(model, adaptation, evaluation, adapt), evaluation
 
     def state_dict(self) -> dict[str, Any]:
         """Everything the next epoch depends on, as nested dictionaries of tensors and numbers."""
@@ -175,6 +200,7 @@ class MetaTrainer:
             "sac": self.sac_state.state_dict(),
             "before": self.before.state_dict(),
             "everything": self.everything.state_dict(),
+            "task_contexts": self.task_contexts.detach(),
             "epochs_done": self.epochs_done,
             "environment_steps": self.environment_steps,
         }
@@ -185,6 +211,9 @@ class MetaTrainer:
         self.sac_state.load_state_dict(state["sac"])
         self.before.load_state_dict(state["before"])
         self.everything.load_state_dict(state["everything"])
+        # Saves of runs from before joint training have none, and need none.
+        if "task_contexts" in state:
+            self.task_contexts.data.copy_(state["task_contexts"])
         self.epochs_done = state["epochs_done"]
         self.environment_steps = state["environment_steps"]
 

@@ -60,6 +60,20 @@ _PAPER = Configuration(
     finetune=FineTuneConfig(critic_only_updates=0, warm_start=False),
 )
 
+# Contexts learned together with the model, found at test time by Gauss-Newton from several starts (ADR 0006).
+_JOINT = Configuration(
+    name="joint-contexts",
+    model=ModelConfig(
+        context_dim=5,
+        conditioning=Conditioning.CONCAT,
+        next_observation_input=True,
+        log_var_min=-7.0,
+        trained_prior=False,
+    ),
+    adapt=AdaptConfig(method=AdaptMethod.GAUSS_NEWTON, starts=6, joint=True, context_penalty=0.001),
+    finetune=FineTuneConfig(model_steps=200),
+)
+
 _LINEAR_HEAD = Configuration(
     name="linear-head",
     model=ModelConfig(
@@ -104,6 +118,13 @@ RUNS: dict[str, Run] = {
     for run in (
         Run(
             "cheetah-vel-ood",
+            "target speeds U(0,1), contexts learned jointly",
+            "cheetah-vel-ood",
+            _JOINT,
+            TrainingConfig(),
+        ),
+        Run(
+            "cheetah-vel-ood-linear-head",
             "target speeds U(0,1), linear head in closed form",
             "cheetah-vel-ood",
             _LINEAR_HEAD,
