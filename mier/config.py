@@ -149,7 +149,8 @@ class FineTuneConfig(_Json):
 
     updates: int = 4000
     critic_only_updates: int = 1000
-    """First the critic alone learns the new task, with a faster target: the policy must not climb a stale one."""
+    """First the critic alone learns the new task, with a faster target: the policy must not climb a stale one. At most
+    a quarter of the updates, so that a small budget trains the policy too."""
     critic_only_target_rate: float = 0.02
     batch_size: int = 256
     real_fraction: float = 0.05
@@ -163,6 +164,11 @@ class FineTuneConfig(_Json):
     warm_start: bool = True
     """Start from the best known behaviour instead of the adapted context itself."""
     learning_rate: float = 3e-4
+
+    @property
+    def critic_phase(self) -> int:
+        """Updates of the critic alone."""
+        return min(self.critic_only_updates, self.updates // 4)
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.real_fraction <= 1.0:

@@ -128,7 +128,7 @@ class FineTune:
             batch = self._batch()
             context = self.policy_context.expand(batch.size, -1)
             noise = sac.SacNoise.draw(batch.size, self.checkpoint.spec.action_dim, self.generator)
-            if self.updates_done < config.critic_only_updates:
+            if self.updates_done < config.critic_phase:
                 rate = config.critic_only_target_rate
                 self._critic_loss, _ = sac.update_critic(self.sac, batch, context, noise.next_action, rate)
             else:

@@ -99,7 +99,7 @@ def _relabel_buffer(spec: EnvSpec) -> RelabelBuffer:
 
 TINY_FINE_TUNE = FineTuneConfig(
     updates=12,
-    critic_only_updates=4,
+    critic_only_updates=3,
     batch_size=16,
     real_fraction=0.25,
     relabel_every_updates=5,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -146,8 +147,14 @@ def test_gauss_newton_never_increases_the_objective(dynamics_spec: EnvSpec, mode
     rows = 25
     data = family_data(model, 2.0 * torch.randn(30, model_config.context_dim, dtype=torch.float64), rows, noise=0.3)
 
+    weights = model.target_weights.double()
+    variance = model(data, model.prior_context.expand(30, -1)).log_var.exp()
+
     def objective(context: Tensor) -> Tensor:
-        return nll(model, data, context) * rows + 0.5 * 0.3 * (context - model.prior_context).square().sum(-1)
+        squares = ((model.target(data) - model(data, context).mean).square() / variance * weights).sum(-1).mean(-1)
+        misfit = squares / weights.sum()
+        fit = rows * weights.sum() * torch.where(misfit > 1.0, 1.0 + misfit.log(), misfit)
+        return 0.5 * (fit + 0.3 * (context - model.prior_context).square().sum(-1))
 
     previous = objective(model.prior_context.expand(30, -1))
     first = previous
@@ -157,6 +164,37 @@ def test_gauss_newton_never_increases_the_objective(dynamics_spec: EnvSpec, mode
         assert (current <= previous + 1e-9).all()
         previous = current
     assert (previous < first - 1e-3).float().mean() > 0.5  # and it does move
+
+
+def test_more_starts_find_what_one_start_misses(reward_spec: EnvSpec) -> None:
+    one = AdaptConfig(method=AdaptMethod.GAUSS_NEWTON, damping=1e-4)
+    model = known_model(reward_spec, CONCAT, one)
+    for layer in model.context_layers:
+        torch.nn.init.normal_(next(layer.parameters()), std=1.5)  # far from linear: more than one minimum
+    known = model.prior_context + torch.randn(40, 3, dtype=torch.float64)
+    # Further out than any known context.
+    true = model.prior_context + 1.8 * (known[:25] - model.prior_context)
+    fit, fresh = family_data(model, true, 100), family_data(model, true, 100)
+
+    def missed(config: AdaptConfig) -> int:
+        found = gauss_newton_context(model, fit, config, known)
+        error = (model(fresh, found).mean - model.target(fresh)).square().mean((-2, -1)).sqrt()
+        return int((error > 0.05).sum())
+
+    assert missed(replace(one, starts=8)) < missed(one)
+
+
+def test_a_context_explains_the_data_and_does_not_call_them_noise(reward_spec: EnvSpec) -> None:
+    config = AdaptConfig(method=AdaptMethod.GAUSS_NEWTON, damping=1e-6)
+    model = known_model(reward_spec, CONCAT, config, raw_log_var=-3.0)
+    with torch.no_grad():
+        # Hidden units that see the context alone raise the variance without bound: on the NLL, a way out.
+        model.head.weight[1].normal_(std=2.0)
+    data = family_data(model, model.prior_context + torch.randn(10, 3, dtype=torch.float64), 60, noise=0.02)
+    data = data._replace(reward=data.reward + 5.0)  # beyond what any context explains well
+    found = gauss_newton_context(model, data, config)
+    squares = [(model(data, z).mean - model.target(data)).square().mean((-2, -1)) for z in (found, model.prior_context)]
+    assert (squares[0] <= 1.05 * squares[1]).all()
 
 
 @pytest.mark.parametrize("method", list(AdaptMethod))

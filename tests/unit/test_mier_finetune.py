@@ -85,7 +85,7 @@ def test_critics_first_then_policy_and_temperature(ready: Ready, tiny_fine_tune:
     checkpoint, rows = ready
     tuned = FineTune.start(checkpoint, None, rows, tiny_fine_tune, seed=1)
     start = tuned.result()
-    assert tuned.run(4).actor_loss == 0.0
+    assert tuned.run(3).actor_loss == 0.0
     alone = tuned.result()
     assert same(alone.part("policy"), start.part("policy"))
     assert same(alone.state["log_alpha"], start.state["log_alpha"])
@@ -96,6 +96,17 @@ def test_critics_first_then_policy_and_temperature(ready: Ready, tiny_fine_tune:
     assert not same(both.part("policy"), start.part("policy"))
     assert metrics.alpha == pytest.approx(both.state["log_alpha"].exp().item())
     assert metrics.alpha != pytest.approx(np.exp(-1.25), abs=1e-6)
+
+
+def test_a_small_budget_trains_the_policy_too(ready: Ready, tiny_fine_tune: FineTuneConfig) -> None:
+    checkpoint, rows = ready
+    config = replace(tiny_fine_tune, updates=8, critic_only_updates=1000)
+    tuned = FineTune.start(checkpoint, None, rows, config, seed=1)
+    start = tuned.result()
+    tuned.run(2)
+    assert same(tuned.result().part("policy"), start.part("policy"))
+    tuned.run(1)
+    assert not same(tuned.result().part("policy"), start.part("policy"))
 
 
 def test_the_critics_target_is_faster_while_they_learn_alone(ready: Ready, tiny_fine_tune: FineTuneConfig) -> None:

@@ -23,7 +23,6 @@ from mier.config import (
 from mier.serialization import pack, same, unpack
 from mier.types import Transitions
 from mier_envs.families import FAMILIES
-from mier_trainer import meta_train
 from mier_trainer.meta_train import EpochRandom, MetaTrainer, adapted_returns
 from mier_trainer.rollout import collect, flatten_episodes
 from mier_trainer.run_folder import RunFolder
@@ -65,7 +64,14 @@ GATED = Configuration(
     adapt=AdaptConfig(method=AdaptMethod.GAUSS_NEWTON, gauss_newton_steps=3, learned_rate=True),
     sac=SAC,
 )
+JOINT = Configuration(
+    name="tiny-joint",
+    model=ModelConfig(context_dim=3, hidden=(16, 16), next_observation_input=True, trained_prior=False),
+    adapt=AdaptConfig(method=AdaptMethod.GAUSS_NEWTON, gauss_newton_steps=3, starts=3, joint=True),
+    sac=SAC,
+)
 TINY = {
+    "joint": Run("tiny", "a test", "cheetah-vel-ood", JOINT, TRAINING),
     "closed-form": Run("tiny", "a test", "cheetah-vel-ood", CLOSED_FORM, TRAINING),
     "film-gate": Run("tiny", "a test", "cheetah-negated", GATED, TRAINING),
 }
@@ -100,6 +106,35 @@ def test_a_killed_run_ends_as_if_it_was_never_stopped(run: Run, tmp_path: Path) 
         assert killed.epochs_done == done
     assert epochs(killed, 1) == rows[2:]
     assert pack(killed.state_dict()) == pack(whole.state_dict())
+
+
+def test_joint_training_moves_the_contexts_of_the_tasks_it_saw() -> None:
+    trainer = MetaTrainer.start(TINY["joint"], 5, CPU)
+    before = trainer.task_contexts.detach().clone()
+    epochs(trainer, 2)
+    seen = torch.zeros(len(trainer.tasks), dtype=torch.bool)
+    seen[trainer.before.filled_tasks] = True
+    moved = (trainer.task_contexts.detach() != before).any(-1)
+    assert moved.any()
+    assert not moved[~seen].any()
+    assert torch.equal(trainer.contexts([3, 4]), trainer.task_contexts.detach()[[3, 4]])
+    middle = trainer.task_contexts.detach()[trainer.before.filled_tasks].mean(0)
+    torch.testing.assert_close(trainer.agent.prior_context, middle)
+
+
+def test_joint_training_learns_contexts_that_tell_tasks_apart() -> None:
+    training = replace(TRAINING, model_steps=150, sac_steps_per_model_step=1, tasks_per_epoch=4, meta_batch_tasks=4)
+    run = replace(TINY["joint"], training=training)
+    trainer = MetaTrainer.start(run, 5, CPU)
+    rows = epochs(trainer, 3)
+    assert rows[-1]["nll"] < rows[0]["nll"]
+    # Rows are likelier under their own task's context than under another's.
+    tasks = [int(t) for t in trainer.everything.filled_tasks]
+    contexts, model = trainer.contexts(tasks), trainer.agent.model
+    with torch.no_grad():
+        of = [trainer.everything.contents(task) for task in tasks]
+        each = np.array([[adaptation.nll(model, rows, z).item() for z in contexts] for rows in of])
+    assert np.mean(np.diag(each)) < np.mean(each) - 0.1
 
 
 def test_another_seed_is_another_run(run: Run) -> None:
@@ -163,7 +198,9 @@ def test_an_epoch_trains_everything_that_it_should(run: Run) -> None:
     before = unpack(pack(trainer.state_dict()))
     metrics = epochs(trainer, 1)[0]
     after = trainer.state_dict()
-    still = {"prior_context", "inner_log_rate"} if run.configuration is CLOSED_FORM else set()
+    still = {CLOSED_FORM: {"prior_context", "inner_log_rate"}, JOINT: {"inner_log_rate"}, GATED: set()}[
+        run.configuration
+    ]
     for name, value in before["model"].items():
         assert same(after["model"][name], value) is (name in still), name
     for part in ("policy", "critic", "target_critic"):
@@ -222,9 +259,9 @@ def test_the_policy_trains_on_rows_of_a_task_under_its_adapted_context(
 ) -> None:
     found: list[torch.Tensor] = []
     used: list[tuple[Transitions, torch.Tensor]] = []
-    outer, update = adaptation.meta_loss, sac.update
+    outer, update = MetaTrainer._loss, sac.update
 
-    def meta_loss(*arguments: Any) -> Any:
+    def loss(*arguments: Any) -> Any:
         result = outer(*arguments)
         found.append(result[2])
         return result
@@ -235,7 +272,7 @@ def test_the_policy_trains_on_rows_of_a_task_under_its_adapted_context(
 
     trainer = MetaTrainer.start(run, 5, CPU)
     epochs(trainer, 1)  # so that tasks have contexts that differ
-    monkeypatch.setattr(meta_train, "meta_loss", meta_loss)
+    monkeypatch.setattr(MetaTrainer, "_loss", loss)
     monkeypatch.setattr(sac, "update", spied)
     epochs(trainer, 1)
     stored = {t: trainer.everything.contents(t).observation for t in trainer.everything.filled_tasks.tolist()}

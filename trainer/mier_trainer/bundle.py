@@ -13,7 +13,8 @@ from mier.checkpoint import BUFFER, MANIFEST, WEIGHTS, Checkpoint, CheckpointErr
 from mier.relabel import RelabelBuffer
 from mier.types import Transitions
 from mier_envs.families import FAMILIES
-from mier_trainer.meta_train import MetaTrainer, adapted_returns
+from mier_trainer.evaluate import context_returns
+from mier_trainer.meta_train import MetaTrainer
 from mier_trainer.model_card import model_card
 from mier_trainer.plots import plot_curve
 from mier_trainer.run_folder import RunFolder, read_jsonl, write_atomically
@@ -37,13 +38,11 @@ def bundle(trainer: MetaTrainer, folder: RunFolder, into: Path, episodes: int) -
         * trainer.run.training.model_steps
         * trainer.run.training.sac_steps_per_model_step,
         "training_seconds": round(sum(row["seconds"] for row in folder.rows())),
-        "returns": _returns(agent, trainer),
-        "returns_protocol": {
-            "prior_episodes": trainer.run.training.prior_episodes,
-            "episodes": _RETURNS_EPISODES,
-            "seed": _RETURNS_SEED,
-        },
+        "returns_protocol": {"trajectories": 2, "episodes": _RETURNS_EPISODES, "seed": _RETURNS_SEED},
     }
+    # The card shows what a user of this very checkpoint will see, so its figures come from the checkpoint as encoded.
+    draft = decode(encode(agent, buffer, trainer.run.name, provenance | {"returns": {}}))
+    provenance["returns"] = _returns(draft, trainer)
     path = into / trainer.run.name
     path.mkdir(parents=True, exist_ok=True)
     for name, data in encode(agent, buffer, trainer.run.name, provenance).items():
@@ -108,16 +107,14 @@ def _agent(trainer: MetaTrainer) -> Agent:
     return agent
 
 
-def _returns(agent: Agent, trainer: MetaTrainer) -> dict[str, list[dict[str, Any]]]:
+def _returns(checkpoint: Checkpoint, trainer: MetaTrainer) -> dict[str, list[dict[str, Any]]]:
     family = FAMILIES[trainer.run.family]
-    # Held-out tasks: the family's own test tasks, and some of the training tasks as the in-distribution reference.
-    tasks = {"training": trainer.tasks[: min(10, len(trainer.tasks))], "test": list(family.test_tasks)}
+    # Some of the training tasks are the in-distribution reference of the family's own test tasks.
+    tasks = {"test": list(family.test_tasks), "training": trainer.tasks[: min(10, len(trainer.tasks))]}
     return {
         kind: [
             _short(row)
-            for row in adapted_returns(
-                agent, family.name, chosen, prior_episodes=2, episodes=_RETURNS_EPISODES, seed=_RETURNS_SEED
-            )
+            for row in context_returns(checkpoint, family, chosen, seed=_RETURNS_SEED, episodes=_RETURNS_EPISODES)
         ]
         for kind, chosen in tasks.items()
     }

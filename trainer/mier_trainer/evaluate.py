@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mier.adaptation import Adaptation
 from mier.checkpoint import Checkpoint
 from mier.config import FineTuneConfig
 from mier.session import Session
@@ -54,17 +55,13 @@ def evaluate_task(
     yield from rows("unadapted", round=0)
     for number in range(1, rounds + 1):
         generator = torch.Generator().manual_seed(1000 * seed + number)
-        for _ in range(_TRAJECTORIES):
-            real = flatten_episodes(_play(session, family, [task], rng, generator))
-            session.observe(real)
-            real_steps += real.size
-            started = time.perf_counter()
-            found = session.adapt()
+        found, adapt_s = _two_trajectories(session, family, task, rng, generator)
+        real_steps += _TRAJECTORIES * checkpoint.spec.horizon_steps
         nlls: dict[str, Any] = {
             "nll_before": round(found.nll_before, 4),
             "nll_after": round(found.nll_after, 4),
             "ood_score": round(found.ood_score, 3),
-            "adapt_s": round(time.perf_counter() - started, 4),
+            "adapt_s": round(adapt_s, 4),
         }
         if number == 1:
             yield from rows("context_adapted", round=number, **nlls)
@@ -88,6 +85,45 @@ def evaluate_task(
         seconds = time.perf_counter() - started
         session.publish(tuned)
         yield from rows("finetuned", round=number, updates=config.updates, seconds=round(seconds, 2), **nlls)
+
+
+def context_returns(
+    checkpoint: Checkpoint, family: Family, tasks: list[Task], *, seed: int, episodes: int
+) -> list[dict[str, Any]]:
+    """Each task's mean deterministic return before and after one round's context adaptations; no fine-tuning."""
+    rows = []
+    for task in tasks:
+        session = Session(checkpoint, seed)
+        returns = []
+        for arm in ("unadapted", "context_adapted"):
+            if arm == "context_adapted":
+                generator = torch.Generator().manual_seed(seed)
+                found, _ = _two_trajectories(session, family, task, np.random.default_rng([seed, 1]), generator)
+            played = _play(session, family, [task] * episodes, np.random.default_rng(_EVALUATION_SEED), None)
+            returns.append(played.reward.sum(-1).mean().item())
+        rows.append(
+            {
+                "task": task.name,
+                "unadapted": returns[0],
+                "context_adapted": returns[1],
+                "nll_before": found.nll_before,
+                "nll_after": found.nll_after,
+                "ood_score": found.ood_score,
+            }
+        )
+    return rows
+
+
+def _two_trajectories(
+    session: Session, family: Family, task: Task, rng: np.random.Generator, generator: torch.Generator
+) -> tuple[Adaptation, float]:
+    """Acts, observes and adapts after each trajectory; the last adaptation, and the seconds it took."""
+    for _ in range(_TRAJECTORIES):
+        session.observe(flatten_episodes(_play(session, family, [task], rng, generator)))
+        started = time.perf_counter()
+        found = session.adapt()
+        seconds = time.perf_counter() - started
+    return found, seconds
 
 
 def _play(

@@ -9,7 +9,7 @@ from mier.checkpoint import Checkpoint
 _LIMITS = (
     "Trained and evaluated in simulation only (MuJoCo HalfCheetah); nothing here was run on a robot. "
     "It moves machines but is no safety system: limits, watchdogs and an emergency stop belong on the robot. "
-    "Out of distribution, context adaptation alone falls short of fine-tuning; read the rows marked *test* below. "
+    "Out of distribution, context adaptation alone falls short of fine-tuning; read the rows marked *test*. "
     "One training seed."
 )
 
@@ -44,12 +44,13 @@ def model_card(checkpoint: Checkpoint) -> str:
         "",
         "## Returns by context adaptation alone",
         "",
-        f"{m['returns_protocol']['prior_episodes']} exploring trajectories, one adaptation, "
+        f"{m['returns_protocol']['trajectories']} exploring trajectories, an adaptation after each, "
         f"{m['returns_protocol']['episodes']} deterministic episodes (seed {m['returns_protocol']['seed']}). "
-        "Held-out NLL is of the model, before and after adaptation.",
+        "Held-out NLL is of the model, before and after adaptation. Score: how far the context lies from those of the "
+        "training tasks, in their standard deviations.",
         "",
-        "| task | kind | unadapted | context-adapted | NLL before | NLL after |",
-        "|---|---|---|---|---|---|",
+        "| task | kind | unadapted | context-adapted | NLL before | NLL after | score |",
+        "|---|---|---|---|---|---|---|",
     ]
     lines += [_row(kind, row) for kind, rows in m["returns"].items() for row in rows]
     return "\n".join([*lines, "", "## Limits", "", _LIMITS, ""])
@@ -57,7 +58,7 @@ def model_card(checkpoint: Checkpoint) -> str:
 
 def _row(kind: str, row: dict[str, Any]) -> str:
     numbers = (row[key] for key in ("unadapted", "context_adapted"))
-    nlls = (row[key] for key in ("nll_before", "nll_after"))
+    nlls = (row[key] for key in ("nll_before", "nll_after", "ood_score"))
     return (
         f"| {row['task']} | {kind} | "
         + " | ".join([*(f"{n:.1f}" for n in numbers), *(f"{n:.2f}" for n in nlls)])
