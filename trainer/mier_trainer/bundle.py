@@ -99,11 +99,7 @@ def select_episodes(trainer: MetaTrainer, episodes: int) -> RelabelBuffer:
 def _agent(trainer: MetaTrainer) -> Agent:
     agent = trainer.agent
     agent.log_alpha = trainer.sac_state.log_alpha.item()
-    filled = {int(t) for t in trainer.everything.filled_tasks}
-    found = trainer.contexts(sorted(filled))
-    contexts = agent.prior_context.expand(len(trainer.tasks), -1).clone()
-    contexts[sorted(filled)] = found
-    agent.training_contexts = contexts.cpu()
+    agent.training_contexts = trainer.training_contexts()
     return agent
 
 

@@ -119,6 +119,13 @@ class MetaTrainer:
             return self.task_contexts.detach()[tasks]
         return self._inferred(tasks)
 
+    def training_contexts(self) -> Tensor:
+        """[tasks, context_dim] on the CPU, as a checkpoint keeps them; a task without data yet has the prior's."""
+        filled = [int(t) for t in self.everything.filled_tasks]
+        contexts = self.agent.prior_context.detach().expand(len(self.tasks), -1).clone()
+        contexts[filled] = self.contexts(filled)
+        return contexts.cpu()
+
     def _inferred(self, tasks: list[int]) -> Tensor:
         """[len(tasks), context_dim]: each task's context from its latest prior episodes, as a test task would get."""
         adapt, model = self.run.configuration.adapt, self.agent.model

@@ -66,6 +66,8 @@ def _evaluate(trainer: MetaTrainer) -> list[dict[str, object]]:
     family = FAMILIES[trainer.run.family]
     some = trainer.tasks[:: max(1, len(trainer.tasks) // 10)]
     rows = []
+    # What adapting compares with, and may start from.
+    trainer.agent.training_contexts = trainer.training_contexts()
     for kind, tasks in (("train", some), ("test", list(family.test_tasks))):
         found = adapted_returns(trainer.agent, family.name, tasks, prior_episodes=2, episodes=2, seed=_EVALUATION_SEED)
         rows += [{"kind": kind, **row} for row in found]
