@@ -115,8 +115,8 @@ class AdaptConfig(_Json):
     min_transitions: int = 32
     holdout_fraction: float = 0.2
     ood_threshold: float | None = None
-    """Beyond this out-of-distribution score the checkpoint's policy acts under the best known behaviour's context
-    instead of the adapted one (None: never, as in the paper)."""
+    """Beyond this out-of-distribution score the policy cannot follow the adapted context: it acts, and is fine-tuned,
+    from another one (mier/warm_start.py). None: never, as in the paper."""
 
     def __post_init__(self) -> None:
         if self.min_transitions < 5:
@@ -156,13 +156,20 @@ class FineTuneConfig(_Json):
     real_fraction: float = 0.05
     relabel_every_updates: int = 250
     relabel_transitions: int = 25_000
+    """Drawn anew each time, where the dynamics vary."""
+    relabel_capacity: int = 250_000
+    """Of these the newest are kept: a critic that sees only the last policy's actions makes the policy swing."""
+    rollout_steps: int = 1
+    """Model steps from each stored state on; 1 is the paper's. More show the states that the policy itself leads to."""
+    own_starts: float = 0.0
+    """Share of the states to start from that are the session's own; the rest are the training tasks'."""
     cross_task: bool = True
     """False relabels only the session's own data (the paper's ablation)."""
     model_steps: int = 0
     """At most so many steps on the model's weights with the context fixed, stopped early on the hold-out."""
     model_learning_rate: float = 1e-3
     warm_start: bool = True
-    """Start from the best known behaviour instead of the adapted context itself."""
+    """Beyond `AdaptConfig.ood_threshold` start from the best known behaviour instead of the adapted context."""
     learning_rate: float = 3e-4
 
     @property
@@ -171,9 +178,10 @@ class FineTuneConfig(_Json):
         return min(self.critic_only_updates, self.updates // 4)
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.real_fraction <= 1.0:
-            raise ValueError(f"real_fraction must be 0 to 1, came {self.real_fraction}")
-        for name in ("batch_size", "relabel_every_updates", "relabel_transitions"):
+        for name in ("real_fraction", "own_starts"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} must be 0 to 1, came {getattr(self, name)}")
+        for name in ("batch_size", "relabel_every_updates", "relabel_transitions", "relabel_capacity", "rollout_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, came {getattr(self, name)}")
         if not self.learning_rate > 0.0:

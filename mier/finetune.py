@@ -22,10 +22,10 @@ from mier.checkpoint import Checkpoint
 from mier.config import FineTuneConfig
 from mier.model_steps import train_model
 from mier.networks import DynamicsModel, Policy, TwinCritic
-from mier.relabel import relabel_dynamics, relabel_rewards
+from mier.relabel import relabel_rewards, relabel_rollouts
 from mier.serialization import CorruptedData, pack, unpack
 from mier.types import Transitions, Varies
-from mier.warm_start import warm_start_context
+from mier.warm_start import out_of_reach, warm_start_context
 from mier.weights import PolicyWeights
 
 
@@ -87,7 +87,8 @@ class FineTune:
             NotFinite: they lead to no finite context.
         """
         agent = checkpoint.agent
-        context = torch.from_numpy(agent.adapt(transitions).context)
+        adapted = agent.adapt(transitions)
+        context = torch.from_numpy(adapted.context)
         require_finite(context)
         model = agent.model
         if config.model_steps:
@@ -95,8 +96,10 @@ class FineTune:
             model = train_model(model, context, fit, held, config.model_steps, config.model_learning_rate)
         if start_weights is not None:
             own = torch.from_numpy(start_weights.context)
+        elif config.warm_start and out_of_reach(checkpoint, adapted):
+            own = warm_start_context(checkpoint, model, context, transitions)
         else:
-            own = warm_start_context(checkpoint, model, context, transitions) if config.warm_start else context
+            own = context
         weights = start_weights or PolicyWeights.of(agent, own.numpy())
         return cls(
             checkpoint,
@@ -224,24 +227,35 @@ class FineTune:
 
     def _relabelled(self) -> Transitions:
         """The synthetic transitions in use now."""
-        # Where only the reward varies once is enough: the model stands still, so relabelled rewards do too.
-        due = self._relabels_dynamics and self.updates_done % self.config.relabel_every_updates == 0
-        if self._pool is None or due:
-            self._pool = self._relabel()
-            self._relabelled_mean = self._pool.reward.mean()
+        if not self._relabels_dynamics:
+            # Once is enough: the model stands still, so relabelled rewards do too.
+            if self._pool is None:
+                self._pool = relabel_rewards(self.model, self.model_context, self._source)
+                self._relabelled_mean = self._pool.reward.mean()
+        elif self._pool is None or self.updates_done % self.config.relabel_every_updates == 0:
+            new = self._rollouts()
+            kept = [new] if self._pool is None else [self._pool, new]
+            self._pool = Transitions.concatenate(kept).rows(slice(-self.config.relabel_capacity, None))
+            self._relabelled_mean = new.reward.mean()
         return self._pool
 
-    def _relabel(self) -> Transitions:
-        source = self.checkpoint.relabel_buffer.transitions if self.config.cross_task else self.transitions
-        if not self._relabels_dynamics:
-            return relabel_rewards(self.model, self.model_context, source)
-        return relabel_dynamics(
+    @property
+    def _source(self) -> Transitions:
+        return self.checkpoint.relabel_buffer.transitions if self.config.cross_task else self.transitions
+
+    def _rollouts(self) -> Transitions:
+        config = self.config
+        starts = max(1, config.relabel_transitions // config.rollout_steps)
+        own = round(config.own_starts * starts)
+        states = [self._draw(self._source, starts - own), self._draw(self.transitions, own)]
+        return relabel_rollouts(
             self.model,
             self.checkpoint.spec,
             self.model_context,
             self.sac.policy,
             self.policy_context,
-            self._draw(source, self.config.relabel_transitions).observation,
+            Transitions.concatenate(states).observation,
+            config.rollout_steps,
             self.generator,
         )
 

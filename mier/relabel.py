@@ -33,13 +33,6 @@ class RelabelBuffer:
     def size(self) -> int:
         return self.transitions.size
 
-    def every(self, stride: int) -> RelabelBuffer:
-        """Every `stride`-th row of each episode, for a quick look; sums over equally long episodes shrink alike."""
-        length = torch.bincount(self.episode, minlength=len(self.task))
-        step = torch.arange(self.size) - (length.cumsum(0) - length)[self.episode]
-        kept = step % stride == 0
-        return RelabelBuffer(self.transitions.rows(kept), self.episode[kept], self.task)
-
     def episode_returns(self, reward: Tensor) -> Tensor:
         """Sum of a reward [rows] over each episode -> [episodes]."""
         return torch.zeros(len(self.task)).index_add_(0, self.episode, reward)
@@ -83,6 +76,29 @@ def relabel_dynamics(
                 terminated=spec.terminated(next_observation),
             )
         )
+    return Transitions.concatenate(parts)
+
+
+def relabel_rollouts(
+    model: DynamicsModel,
+    spec: EnvSpec,
+    context: Tensor,
+    policy: Policy,
+    policy_context: Tensor,
+    observation: Tensor,
+    steps: int,
+    generator: torch.Generator,
+) -> Transitions:
+    """`relabel_dynamics` from states [n, observation_dim] on, `steps` times: [at most n * steps, dim].
+
+    Stored states are the training tasks'; those that follow are where this policy leads under the new dynamics
+    (short model rollouts: Janner et al. 2019, "When to trust your model"). A rollout ends where its state falls.
+    """
+    parts = []
+    for _ in range(steps):
+        rows = relabel_dynamics(model, spec, context, policy, policy_context, observation, generator)
+        parts.append(rows)
+        observation = rows.next_observation[rows.terminated == 0.0]
     return Transitions.concatenate(parts)
 
 

@@ -17,11 +17,10 @@ from mier.types import Transitions, Varies
 
 _IMAGINED_STEPS = 25
 _IMAGINED_STARTS = 40
-_QUICK_STRIDE = 16
 
 
 def warm_start_context(
-    checkpoint: Checkpoint, model: DynamicsModel, context: Tensor, transitions: Transitions, *, quick: bool = False
+    checkpoint: Checkpoint, model: DynamicsModel, context: Tensor, transitions: Transitions
 ) -> Tensor:
     """[context_dim], the policy context of the best known behaviour on the task that `context` stands for.
 
@@ -31,12 +30,9 @@ def warm_start_context(
 
     Args:
         transitions: [n, dim] of the new task.
-        quick: judge by every 16th stored transition only; milliseconds instead of seconds.
     """
     agent, buffer = checkpoint.agent, checkpoint.relabel_buffer
     if checkpoint.spec.varies is Varies.REWARD:
-        if quick:
-            buffer = buffer.every(_QUICK_STRIDE)
         relabelled = relabel_rewards(model, context, buffer.transitions)
         return best_known_context(buffer, relabelled.reward, agent.training_contexts)
     known = agent.training_contexts
@@ -49,13 +45,25 @@ def warm_start_context(
     return candidates[int(returns.argmax())]
 
 
+def out_of_reach(checkpoint: Checkpoint, adaptation: Adaptation) -> bool:
+    """Whether the adapted context lies beyond `AdaptConfig.ood_threshold`, where the policy cannot follow it."""
+    threshold = checkpoint.agent.configuration.adapt.ood_threshold
+    return threshold is not None and adaptation.ood_score > threshold
+
+
 def policy_context_after(checkpoint: Checkpoint, adaptation: Adaptation, transitions: Transitions) -> Tensor:
     """[context_dim], the context that the checkpoint's own policy should act under after an adaptation.
 
-    Within the training distribution the adapted one; beyond `AdaptConfig.ood_threshold` the best known behaviour's.
+    The adapted one as far as the policy can follow. Beyond `AdaptConfig.ood_threshold`, where only the reward varies:
+    the same direction from the training tasks' mean, held at that score; where the dynamics vary: the best known
+    behaviour's.
     """
+    agent = checkpoint.agent
     context = torch.from_numpy(adaptation.context)
-    threshold = checkpoint.agent.configuration.adapt.ood_threshold
-    if threshold is None or adaptation.ood_score <= threshold:
+    if not out_of_reach(checkpoint, adaptation):
         return context
-    return warm_start_context(checkpoint, checkpoint.agent.model, context, transitions, quick=True)
+    if checkpoint.spec.varies is Varies.DYNAMICS:
+        return warm_start_context(checkpoint, agent.model, context, transitions)
+    threshold = agent.configuration.adapt.ood_threshold
+    assert threshold is not None
+    return torch.lerp(agent.training_contexts.mean(0), context, threshold / adaptation.ood_score)

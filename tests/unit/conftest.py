@@ -104,6 +104,9 @@ TINY_FINE_TUNE = FineTuneConfig(
     real_fraction=0.25,
     relabel_every_updates=5,
     relabel_transitions=40,
+    relabel_capacity=70,
+    rollout_steps=2,
+    own_starts=0.3,
     model_steps=3,
 )
 

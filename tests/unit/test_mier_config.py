@@ -59,6 +59,8 @@ def test_unknown_keys_are_refused_by_name(value: dict[str, object], where: str) 
         ({"finetune": {"batch_size": 0}}, "batch_size must be at least 1, came 0"),
         ({"finetune": {"relabel_every_updates": 0}}, "relabel_every_updates must be at least 1"),
         ({"finetune": {"relabel_transitions": 0}}, "relabel_transitions must be at least 1"),
+        ({"finetune": {"rollout_steps": 0}}, "rollout_steps must be at least 1"),
+        ({"finetune": {"own_starts": 1.5}}, "own_starts must be 0 to 1"),
         ({"finetune": {"real_fraction": 1.01}}, "real_fraction must be 0 to 1"),
         ({"finetune": {"learning_rate": 0.0}}, "learning_rate must be above 0"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from mier.finetune import FineTune
 from mier.relabel import RelabelBuffer, relabel_rewards
 from mier.serialization import CorruptedData, pack, same, unpack
 from mier.types import EnvSpec, Transitions, Varies
+from mier.warm_start import warm_start_context
 from mier.weights import PolicyWeights
 
 Make = Callable[..., Transitions]
@@ -122,6 +124,31 @@ def test_the_critics_target_is_faster_while_they_learn_alone(ready: Ready, tiny_
             torch.testing.assert_close(now, old + rate * (new.detach() - old))
 
 
+def test_the_newest_synthetic_transitions_are_kept(dynamics_checkpoint: Checkpoint, transitions: Make) -> None:
+    rows = transitions(dynamics_checkpoint.spec, 40, 3)
+    config = FineTuneConfig(updates=6, relabel_every_updates=2, relabel_transitions=40, relabel_capacity=50)
+    tuned = FineTune.start(dynamics_checkpoint, None, rows, config, seed=1)
+    pools = []
+    for _ in range(3):
+        tuned.run(2)
+        pools.append(Transitions(**unpack(tuned.save())["pool"]))
+    assert [pool.size for pool in pools] == [40, 50, 50]
+    for older, newer in pairwise(pools):
+        assert torch.equal(newer.observation[:10], older.observation[-10:])
+        assert not torch.equal(newer.observation[10:], older.observation[-40:])
+
+
+def test_own_starts_are_the_sessions_states(dynamics_checkpoint: Checkpoint, transitions: Make) -> None:
+    rows = transitions(dynamics_checkpoint.spec, 40, 3)
+    for share in (0.0, 0.25, 1.0):
+        config = FineTuneConfig(updates=1, relabel_transitions=40, own_starts=share)
+        tuned = FineTune.start(dynamics_checkpoint, None, rows, config, seed=1)
+        tuned.run(1)
+        states = Transitions(**unpack(tuned.save())["pool"]).observation
+        own = (states[:, None] == rows.observation[None]).all(-1).any(-1)
+        assert own.sum() == share * 40
+
+
 def test_the_learning_rate_is_the_fine_tunes_own(ready: Ready, tiny_fine_tune: FineTuneConfig) -> None:
     checkpoint, rows = ready
     tuned = FineTune.start(checkpoint, None, rows, replace(tiny_fine_tune, learning_rate=0.0123), seed=1)
@@ -157,6 +184,22 @@ def test_without_a_warm_start_the_policy_keeps_the_adapted_context(
     checkpoint, rows = ready
     tuned = FineTune.start(checkpoint, None, rows, replace(tiny_fine_tune, warm_start=False), seed=1)
     np.testing.assert_array_equal(tuned.result().context, checkpoint.agent.adapt(rows).context)
+
+
+@pytest.mark.parametrize("threshold", [1e-6, 1e6])
+def test_a_warm_start_is_for_contexts_out_of_reach(
+    ready: Ready, tiny_fine_tune: FineTuneConfig, threshold: float
+) -> None:
+    checkpoint, rows = ready
+    agent = checkpoint.agent
+    adapt = replace(agent.configuration.adapt, ood_threshold=threshold)
+    limited = replace(agent, configuration=replace(agent.configuration, adapt=adapt))
+    checkpoint = replace(checkpoint, agent=limited)
+    tuned = FineTune.start(checkpoint, None, rows, replace(tiny_fine_tune, model_steps=0), seed=1)
+    own = adapted = torch.from_numpy(limited.adapt(rows).context)
+    if threshold < 1.0:
+        own = warm_start_context(checkpoint, agent.model, adapted, rows)
+    torch.testing.assert_close(torch.from_numpy(tuned.result().context), own)
 
 
 def test_it_never_runs_past_its_end(ready: Ready, tiny_fine_tune: FineTuneConfig) -> None:

@@ -18,6 +18,7 @@ from mier.relabel import (
     imagined_return,
     relabel_dynamics,
     relabel_rewards,
+    relabel_rollouts,
 )
 from mier.types import EnvSpec, Transitions, Varies
 
@@ -125,6 +126,24 @@ def test_relabelling_repeats_with_its_generator(dynamics_checkpoint: Checkpoint)
     assert not torch.equal(one.next_observation, other.next_observation)
 
 
+def test_rollouts_go_on_where_the_model_led_and_end_with_a_fall(dynamics_checkpoint: Checkpoint) -> None:
+    agent, spec = dynamics_checkpoint.agent, dynamics_checkpoint.spec
+    states, context = torch.randn(40, 3), torch.zeros(4)
+    draw = torch.Generator().manual_seed(3)
+    found = relabel_rollouts(agent.model, spec, context, agent.policy, context, states, 3, draw)
+    torch.testing.assert_close(found.observation[:40], states)
+    start, rows = 0, 40
+    for _ in range(2):
+        step = found.rows(slice(start, start + rows))
+        going_on = step.next_observation[step.terminated == 0.0]
+        start, rows = start + rows, len(going_on)
+        assert torch.equal(found.observation[start : start + rows], going_on)
+    assert found.size == start + rows < 120
+    # One step is the paper's relabelling.
+    once = relabel_rollouts(agent.model, spec, context, agent.policy, context, states, 1, draw.manual_seed(3))
+    assert torch.equal(once.next_observation, found.next_observation[:40])
+
+
 # The best known behaviour.
 
 
@@ -152,20 +171,6 @@ def test_the_best_known_context_is_a_copy(reward_spec: EnvSpec) -> None:
     contexts = torch.ones(1, 3)
     best_known_context(episodes(reward_spec, [1], [0]), torch.zeros(1), contexts).zero_()
     assert (contexts == 1.0).all()
-
-
-@pytest.mark.parametrize("stride", [1, 3, 16, 100])
-def test_a_quick_look_takes_every_so_many_rows_of_each_episode(
-    reward_spec: EnvSpec, relabel_buffer: Callable[[EnvSpec], RelabelBuffer], stride: int
-) -> None:
-    buffer = relabel_buffer(reward_spec)
-    quick = buffer.every(stride)
-    starts = 0
-    for episode, length in enumerate(torch.bincount(buffer.episode).tolist()):
-        whole = buffer.transitions.rows(slice(starts, starts + length))
-        assert torch.equal(quick.transitions.rows(quick.episode == episode).observation, whole.observation[::stride])
-        starts += length
-    assert torch.equal(quick.task, buffer.task)
 
 
 # Imagined returns.

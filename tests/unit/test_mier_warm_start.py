@@ -63,10 +63,33 @@ def with_threshold(checkpoint: Checkpoint, threshold: float | None) -> Checkpoin
     return replace(checkpoint, agent=replace(agent, configuration=replace(agent.configuration, adapt=adapt)))
 
 
-def test_the_threshold_decides_between_adapted_and_best_known(reward_checkpoint: Checkpoint, transitions: Make) -> None:
-    rows = transitions(reward_checkpoint.spec, 40)
+def test_within_the_threshold_the_policy_follows_the_adapted_context(
+    reward_checkpoint: Checkpoint, dynamics_checkpoint: Checkpoint, transitions: Make
+) -> None:
     adapted = torch.tensor([0.5, -2.0, 0.0, 1.0])
-    for threshold, score, keeps in [(None, 99.0, True), (2.0, 2.0, True), (2.0, 2.1, False)]:
-        found = policy_context_after(with_threshold(reward_checkpoint, threshold), adaptation(score), rows)
-        assert torch.equal(found, adapted) is keeps
-    assert (reward_checkpoint.agent.training_contexts == found).all(-1).any()
+    for checkpoint in (reward_checkpoint, dynamics_checkpoint):
+        rows = transitions(checkpoint.spec, 40)
+        for threshold, score in [(None, 99.0), (2.0, 2.0)]:
+            found = policy_context_after(with_threshold(checkpoint, threshold), adaptation(score), rows)
+            assert torch.equal(found, adapted)
+
+
+def test_beyond_it_where_the_reward_varies_the_context_is_held_at_the_threshold(
+    reward_checkpoint: Checkpoint, transitions: Make
+) -> None:
+    rows = transitions(reward_checkpoint.spec, 40)
+    known = reward_checkpoint.agent.training_contexts
+    adapted, middle = torch.tensor([0.5, -2.0, 0.0, 1.0]), known.mean(0)
+    score = ((adapted - middle) / known.std(0, correction=0).clamp_min(1e-3)).square().mean().sqrt().item()
+    limit = 0.4 * score
+    found = policy_context_after(with_threshold(reward_checkpoint, limit), adaptation(score), rows)
+    torch.testing.assert_close(found - middle, 0.4 * (adapted - middle))
+
+
+def test_beyond_it_where_the_dynamics_vary_it_is_the_best_known_behaviour(
+    dynamics_checkpoint: Checkpoint, transitions: Make
+) -> None:
+    rows, agent = transitions(dynamics_checkpoint.spec, 40), dynamics_checkpoint.agent
+    found = policy_context_after(with_threshold(dynamics_checkpoint, 2.0), adaptation(2.1), rows)
+    adapted = torch.tensor([0.5, -2.0, 0.0, 1.0])
+    assert torch.equal(found, warm_start_context(dynamics_checkpoint, agent.model, adapted, rows))

@@ -70,7 +70,7 @@ _JOINT = Configuration(
         log_var_min=-7.0,
         trained_prior=False,
     ),
-    adapt=AdaptConfig(method=AdaptMethod.GAUSS_NEWTON, starts=6, joint=True, context_penalty=0.001),
+    adapt=AdaptConfig(method=AdaptMethod.GAUSS_NEWTON, starts=6, joint=True, context_penalty=0.001, ood_threshold=3.5),
     finetune=FineTuneConfig(model_steps=200),
 )
 
@@ -94,7 +94,16 @@ _GATED = Configuration(
     ),
     adapt=AdaptConfig(method=AdaptMethod.GAUSS_NEWTON, learned_rate=True, context_penalty=0.001, ood_threshold=4.0),
     sac=SacConfig(),
-    finetune=FineTuneConfig(model_steps=100),
+    # One-step relabelling at a rate of 3e-4 swings instead of rising (ADR 0007).
+    finetune=FineTuneConfig(
+        critic_only_updates=500,
+        relabel_transitions=10_000,
+        relabel_capacity=100_000,
+        rollout_steps=10,
+        own_starts=0.2,
+        model_steps=100,
+        learning_rate=1e-4,
+    ),
 )
 
 _PAPER_NEGATED = Configuration(
