@@ -163,6 +163,9 @@ class FineTuneConfig(_Json):
     """Model steps from each stored state on; 1 is the paper's. More show the states that the policy itself leads to."""
     own_starts: float = 0.0
     """Share of the states to start from that are the session's own; the rest are the training tasks'."""
+    best_share: float = 1.0
+    """Where only the reward varies: learn from this share of the relabelled transitions, those of the highest rewards.
+    What scores well on the new task lies near what its policy will do."""
     cross_task: bool = True
     """False relabels only the session's own data (the paper's ablation)."""
     model_steps: int = 0
@@ -171,6 +174,12 @@ class FineTuneConfig(_Json):
     warm_start: bool = True
     """Beyond `AdaptConfig.ood_threshold` start from the best known behaviour instead of the adapted context."""
     learning_rate: float = 3e-4
+    final_rate: float = 1.0
+    """Share of the learning rate that is left at the last update; it falls linearly."""
+
+    def rate_at(self, update: int) -> float:
+        """Learning rate of an update, counted from 0."""
+        return self.learning_rate * (1.0 - (1.0 - self.final_rate) * update / self.updates)
 
     @property
     def critic_phase(self) -> int:
@@ -184,6 +193,9 @@ class FineTuneConfig(_Json):
         for name in ("batch_size", "relabel_every_updates", "relabel_transitions", "relabel_capacity", "rollout_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, came {getattr(self, name)}")
+        for name in ("best_share", "final_rate"):
+            if not 0.0 < getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} must be above 0 and at most 1, came {getattr(self, name)}")
         if not self.learning_rate > 0.0:
             raise ValueError(f"learning_rate must be above 0, came {self.learning_rate}")
 

@@ -128,6 +128,7 @@ class FineTune:
         """
         config = self.config
         for _ in range(min(updates, config.updates - self.updates_done)):
+            self.sac.set_learning_rate(config.rate_at(self.updates_done))
             batch = self._batch()
             context = self.policy_context.expand(batch.size, -1)
             noise = sac.SacNoise.draw(batch.size, self.checkpoint.spec.action_dim, self.generator)
@@ -230,7 +231,8 @@ class FineTune:
         if not self._relabels_dynamics:
             # Once is enough: the model stands still, so relabelled rewards do too.
             if self._pool is None:
-                self._pool = relabel_rewards(self.model, self.model_context, self._source)
+                rows = relabel_rewards(self.model, self.model_context, self._source)
+                self._pool = rows.rows(rows.reward.topk(max(1, round(self.config.best_share * rows.size))).indices)
                 self._relabelled_mean = self._pool.reward.mean()
         elif self._pool is None or self.updates_done % self.config.relabel_every_updates == 0:
             new = self._rollouts()

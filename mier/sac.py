@@ -99,6 +99,11 @@ class SacState:
             adam([alpha]),
         )
 
+    def set_learning_rate(self, rate: float) -> None:
+        for optimizer in (self.actor_optimizer, self.critic_optimizer, self.alpha_optimizer):
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+
     def state_dict(self) -> dict[str, object]:
         return {name: getattr(self, name).state_dict() for name in _STATEFUL} | {
             "log_alpha": self.log_alpha.detach().clone()

@@ -60,6 +60,8 @@ def test_unknown_keys_are_refused_by_name(value: dict[str, object], where: str) 
         ({"finetune": {"relabel_every_updates": 0}}, "relabel_every_updates must be at least 1"),
         ({"finetune": {"relabel_transitions": 0}}, "relabel_transitions must be at least 1"),
         ({"finetune": {"rollout_steps": 0}}, "rollout_steps must be at least 1"),
+        ({"finetune": {"best_share": 0.0}}, "best_share must be above 0"),
+        ({"finetune": {"final_rate": 1.5}}, "final_rate must be above 0 and at most 1"),
         ({"finetune": {"own_starts": 1.5}}, "own_starts must be 0 to 1"),
         ({"finetune": {"real_fraction": 1.01}}, "real_fraction must be 0 to 1"),
         ({"finetune": {"learning_rate": 0.0}}, "learning_rate must be above 0"),

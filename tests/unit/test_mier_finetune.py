@@ -156,6 +156,32 @@ def test_the_learning_rate_is_the_fine_tunes_own(ready: Ready, tiny_fine_tune: F
         assert optimizer.param_groups[0]["lr"] == 0.0123
 
 
+def test_the_learning_rate_falls_to_its_final_share(ready: Ready, tiny_fine_tune: FineTuneConfig) -> None:
+    checkpoint, rows = ready
+    config = replace(tiny_fine_tune, learning_rate=0.01, final_rate=0.4)
+    tuned = FineTune.start(checkpoint, None, rows, config, seed=1)
+    for update in range(12):
+        tuned.run(1)
+        rate = 0.01 * (1.0 - 0.6 * update / 12)
+        for optimizer in (tuned.sac.actor_optimizer, tuned.sac.critic_optimizer, tuned.sac.alpha_optimizer):
+            assert optimizer.param_groups[0]["lr"] == pytest.approx(rate)
+
+
+def test_the_best_share_is_that_of_the_highest_relabelled_rewards(
+    reward_checkpoint: Checkpoint, transitions: Make, tiny_fine_tune: FineTuneConfig
+) -> None:
+    rows = transitions(reward_checkpoint.spec, 40)
+    means = []
+    for share in (1.0, 0.25, 0.01):
+        tuned = FineTune.start(reward_checkpoint, None, rows, replace(tiny_fine_tune, best_share=share), seed=1)
+        found = tuned.run(1).relabelled_reward_mean
+        stored = reward_checkpoint.relabel_buffer.transitions
+        relabelled = relabel_rewards(tuned.model, tuned.model_context, stored).reward.sort(descending=True).values
+        assert found == pytest.approx(relabelled[: round(share * 100)].mean().item(), rel=1e-5)
+        means.append(found)
+    assert means == sorted(means)
+
+
 def test_real_rows_have_their_share_of_each_batch(ready: Ready, tiny_fine_tune: FineTuneConfig) -> None:
     checkpoint, rows = ready
     weights = PolicyWeights.of(checkpoint.agent)
