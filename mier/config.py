@@ -88,6 +88,15 @@ class ModelConfig(_Json):
             raise ValueError("action_gate needs concat or film conditioning: a linear head's features see no context")
 
 
+class OutOfReach(StrEnum):
+    """What a policy acts under, and is fine-tuned from, when the adapted context is one that it cannot follow."""
+
+    BEST_KNOWN = "best-known"
+    """The context of the best known behaviour, as the adapted model judges it."""
+    HOLD = "hold"
+    """The same direction from the training tasks' mean, held at the threshold."""
+
+
 @dataclass(frozen=True)
 class AdaptConfig(_Json):
     """From transitions to a context."""
@@ -115,8 +124,9 @@ class AdaptConfig(_Json):
     min_transitions: int = 32
     holdout_fraction: float = 0.2
     ood_threshold: float | None = None
-    """Beyond this out-of-distribution score the policy cannot follow the adapted context: it acts, and is fine-tuned,
-    from another one (mier/warm_start.py). None: never, as in the paper."""
+    """Beyond this out-of-distribution score the policy cannot follow the adapted context: the model keeps it, and the
+    policy gets another (`out_of_reach`). None: never, as in the paper."""
+    out_of_reach: OutOfReach = OutOfReach.BEST_KNOWN
 
     def __post_init__(self) -> None:
         if self.min_transitions < 5:
@@ -172,7 +182,7 @@ class FineTuneConfig(_Json):
     """At most so many steps on the model's weights with the context fixed, stopped early on the hold-out."""
     model_learning_rate: float = 1e-3
     warm_start: bool = True
-    """Beyond `AdaptConfig.ood_threshold` start from the best known behaviour instead of the adapted context."""
+    """Beyond `AdaptConfig.ood_threshold` start from what `AdaptConfig.out_of_reach` says, not the adapted context."""
     learning_rate: float = 3e-4
     final_rate: float = 1.0
     """Share of the learning rate that is left at the last update; it falls linearly."""

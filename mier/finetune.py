@@ -25,7 +25,7 @@ from mier.networks import DynamicsModel, Policy, TwinCritic
 from mier.relabel import relabel_rewards, relabel_rollouts
 from mier.serialization import CorruptedData, pack, unpack
 from mier.types import Transitions, Varies
-from mier.warm_start import out_of_reach, warm_start_context
+from mier.warm_start import policy_context_after
 from mier.weights import PolicyWeights
 
 
@@ -96,10 +96,8 @@ class FineTune:
             model = train_model(model, context, fit, held, config.model_steps, config.model_learning_rate)
         if start_weights is not None:
             own = torch.from_numpy(start_weights.context)
-        elif config.warm_start and out_of_reach(checkpoint, adapted):
-            own = warm_start_context(checkpoint, model, context, transitions)
         else:
-            own = context
+            own = policy_context_after(checkpoint, adapted, transitions, model) if config.warm_start else context
         weights = start_weights or PolicyWeights.of(agent, own.numpy())
         return cls(
             checkpoint,

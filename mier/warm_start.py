@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mier.adaptation import Adaptation
 from mier.checkpoint import Checkpoint
+from mier.config import OutOfReach
 from mier.networks import DynamicsModel
 from mier.relabel import best_known_context, imagined_return, relabel_rewards
 from mier.types import Transitions, Varies
@@ -45,25 +46,21 @@ def warm_start_context(
     return candidates[int(returns.argmax())]
 
 
-def out_of_reach(checkpoint: Checkpoint, adaptation: Adaptation) -> bool:
-    """Whether the adapted context lies beyond `AdaptConfig.ood_threshold`, where the policy cannot follow it."""
-    threshold = checkpoint.agent.configuration.adapt.ood_threshold
-    return threshold is not None and adaptation.ood_score > threshold
-
-
-def policy_context_after(checkpoint: Checkpoint, adaptation: Adaptation, transitions: Transitions) -> Tensor:
+def policy_context_after(
+    checkpoint: Checkpoint, adaptation: Adaptation, transitions: Transitions, model: DynamicsModel | None = None
+) -> Tensor:
     """[context_dim], the context that the checkpoint's own policy should act under after an adaptation.
 
-    The adapted one as far as the policy can follow. Beyond `AdaptConfig.ood_threshold`, where only the reward varies:
-    the same direction from the training tasks' mean, held at that score; where the dynamics vary: the best known
-    behaviour's.
+    The adapted one as far as the policy can follow; beyond `AdaptConfig.ood_threshold` what `AdaptConfig.out_of_reach`
+    names.
+
+    Args:
+        model: judges known behaviour; the checkpoint's own if None.
     """
     agent = checkpoint.agent
-    context = torch.from_numpy(adaptation.context)
-    if not out_of_reach(checkpoint, adaptation):
+    config, context = agent.configuration.adapt, torch.from_numpy(adaptation.context)
+    if config.ood_threshold is None or adaptation.ood_score <= config.ood_threshold:
         return context
-    if checkpoint.spec.varies is Varies.DYNAMICS:
-        return warm_start_context(checkpoint, agent.model, context, transitions)
-    threshold = agent.configuration.adapt.ood_threshold
-    assert threshold is not None
-    return torch.lerp(agent.training_contexts.mean(0), context, threshold / adaptation.ood_score)
+    if config.out_of_reach is OutOfReach.HOLD:
+        return torch.lerp(agent.training_contexts.mean(0), context, config.ood_threshold / adaptation.ood_score)
+    return warm_start_context(checkpoint, model or agent.model, context, transitions)

@@ -10,6 +10,7 @@ import torch
 
 from mier.adaptation import Adaptation
 from mier.checkpoint import Checkpoint
+from mier.config import OutOfReach
 from mier.relabel import imagined_return, relabel_rewards
 from mier.types import Transitions
 from mier.warm_start import policy_context_after, warm_start_context
@@ -57,9 +58,11 @@ def adaptation(score: float) -> Adaptation:
     return Adaptation(np.array([0.5, -2.0, 0.0, 1.0], np.float32), 0.0, 0.0, score, 40)
 
 
-def with_threshold(checkpoint: Checkpoint, threshold: float | None) -> Checkpoint:
+def with_threshold(
+    checkpoint: Checkpoint, threshold: float | None, beyond: OutOfReach = OutOfReach.BEST_KNOWN
+) -> Checkpoint:
     agent = checkpoint.agent
-    adapt = replace(agent.configuration.adapt, ood_threshold=threshold)
+    adapt = replace(agent.configuration.adapt, ood_threshold=threshold, out_of_reach=beyond)
     return replace(checkpoint, agent=replace(agent, configuration=replace(agent.configuration, adapt=adapt)))
 
 
@@ -74,22 +77,21 @@ def test_within_the_threshold_the_policy_follows_the_adapted_context(
             assert torch.equal(found, adapted)
 
 
-def test_beyond_it_where_the_reward_varies_the_context_is_held_at_the_threshold(
-    reward_checkpoint: Checkpoint, transitions: Make
-) -> None:
+def test_beyond_it_the_context_is_held_at_the_threshold(reward_checkpoint: Checkpoint, transitions: Make) -> None:
     rows = transitions(reward_checkpoint.spec, 40)
     known = reward_checkpoint.agent.training_contexts
     adapted, middle = torch.tensor([0.5, -2.0, 0.0, 1.0]), known.mean(0)
     score = ((adapted - middle) / known.std(0, correction=0).clamp_min(1e-3)).square().mean().sqrt().item()
-    limit = 0.4 * score
-    found = policy_context_after(with_threshold(reward_checkpoint, limit), adaptation(score), rows)
+    held = with_threshold(reward_checkpoint, 0.4 * score, OutOfReach.HOLD)
+    found = policy_context_after(held, adaptation(score), rows)
     torch.testing.assert_close(found - middle, 0.4 * (adapted - middle))
 
 
-def test_beyond_it_where_the_dynamics_vary_it_is_the_best_known_behaviour(
-    dynamics_checkpoint: Checkpoint, transitions: Make
+def test_beyond_it_the_policy_gets_the_best_known_behaviour(
+    reward_checkpoint: Checkpoint, dynamics_checkpoint: Checkpoint, transitions: Make
 ) -> None:
-    rows, agent = transitions(dynamics_checkpoint.spec, 40), dynamics_checkpoint.agent
-    found = policy_context_after(with_threshold(dynamics_checkpoint, 2.0), adaptation(2.1), rows)
     adapted = torch.tensor([0.5, -2.0, 0.0, 1.0])
-    assert torch.equal(found, warm_start_context(dynamics_checkpoint, agent.model, adapted, rows))
+    for checkpoint in (reward_checkpoint, dynamics_checkpoint):
+        rows, model = transitions(checkpoint.spec, 40), checkpoint.agent.model
+        found = policy_context_after(with_threshold(checkpoint, 2.0), adaptation(2.1), rows)
+        assert torch.equal(found, warm_start_context(checkpoint, model, adapted, rows))

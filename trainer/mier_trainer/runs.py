@@ -11,6 +11,7 @@ from mier.config import (
     Configuration,
     FineTuneConfig,
     ModelConfig,
+    OutOfReach,
     SacConfig,
 )
 
@@ -70,8 +71,22 @@ _JOINT = Configuration(
         log_var_min=-7.0,
         trained_prior=False,
     ),
-    adapt=AdaptConfig(method=AdaptMethod.GAUSS_NEWTON, starts=6, joint=True, context_penalty=0.001, ood_threshold=3.5),
-    finetune=FineTuneConfig(model_steps=200),
+    adapt=AdaptConfig(
+        method=AdaptMethod.GAUSS_NEWTON,
+        starts=6,
+        joint=True,
+        context_penalty=0.001,
+        ood_threshold=3.5,
+        out_of_reach=OutOfReach.HOLD,
+    ),
+    finetune=FineTuneConfig(
+        updates=8000,
+        critic_only_updates=500,
+        best_share=0.3,
+        model_steps=200,
+        learning_rate=6e-4,
+        final_rate=0.05,
+    ),
 )
 
 _LINEAR_HEAD = Configuration(
