@@ -187,8 +187,11 @@ class FineTuneConfig(_Json):
     final_rate: float = 1.0
     """Share of the learning rate that is left at the last update; it falls linearly."""
 
+    bold_factor: float = 1.0
+    """Of the learning rate, where the adapted context is out of reach: there is more to learn, and less to spoil."""
+
     def rate_at(self, update: int) -> float:
-        """Learning rate of an update, counted from 0."""
+        """Learning rate of an update, counted from 0, within reach."""
         return self.learning_rate * (1.0 - (1.0 - self.final_rate) * update / self.updates)
 
     @property
@@ -206,8 +209,9 @@ class FineTuneConfig(_Json):
         for name in ("best_share", "final_rate"):
             if not 0.0 < getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} must be above 0 and at most 1, came {getattr(self, name)}")
-        if not self.learning_rate > 0.0:
-            raise ValueError(f"learning_rate must be above 0, came {self.learning_rate}")
+        for name in ("learning_rate", "bold_factor"):
+            if not getattr(self, name) > 0.0:
+                raise ValueError(f"{name} must be above 0, came {getattr(self, name)}")
 
 
 @dataclass(frozen=True)

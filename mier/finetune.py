@@ -25,7 +25,7 @@ from mier.networks import DynamicsModel, Policy, TwinCritic
 from mier.relabel import relabel_rewards, relabel_rollouts
 from mier.serialization import CorruptedData, pack, unpack
 from mier.types import Transitions, Varies
-from mier.warm_start import policy_context_after
+from mier.warm_start import out_of_reach, policy_context_after
 from mier.weights import PolicyWeights
 
 
@@ -55,12 +55,14 @@ class FineTune:
         model_context: Tensor,
         policy_context: Tensor,
         sac_state: sac.SacState,
+        bold: bool,
     ) -> None:
         """Parts put together; callers use `start` or `resume`."""
         self.checkpoint, self.config, self.seed = checkpoint, config, seed
         self.transitions = transitions
         self.model, self.model_context, self.policy_context = model, model_context, policy_context
         self.sac = sac_state
+        self.bold = bold
         self.updates_done = 0
         self.generator = torch.Generator().manual_seed(seed)
         self.heldout_nll = nll(model, split_holdout(transitions, self._holdout)[1], model_context).item()
@@ -108,6 +110,7 @@ class FineTune:
             context,
             own,
             _sac_state(checkpoint, weights, config),
+            out_of_reach(agent.configuration.adapt, adapted.ood_score),
         )
 
     @property
@@ -126,7 +129,7 @@ class FineTune:
         """
         config = self.config
         for _ in range(min(updates, config.updates - self.updates_done)):
-            self.sac.set_learning_rate(config.rate_at(self.updates_done))
+            self.sac.set_learning_rate(config.rate_at(self.updates_done) * (config.bold_factor if self.bold else 1.0))
             batch = self._batch()
             context = self.policy_context.expand(batch.size, -1)
             noise = sac.SacNoise.draw(batch.size, self.checkpoint.spec.action_dim, self.generator)
@@ -172,6 +175,7 @@ class FineTune:
             "model_context": self.model_context,
             "policy_context": self.policy_context,
             "sac": self.sac.state_dict(),
+            "bold": self.bold,
             "generator": self.generator.get_state(),
             "last": torch.stack([self._critic_loss, self._actor_loss, self._relabelled_mean]),
         }
@@ -199,7 +203,7 @@ class FineTune:
             state.load_state_dict(tree["sac"])
             tuned = cls(
                 checkpoint, transitions, config, tree["seed"], model.requires_grad_(False),
-                tree["model_context"], tree["policy_context"], state,
+                tree["model_context"], tree["policy_context"], state, tree["bold"],
             )  # fmt: skip
             tuned.updates_done = tree["updates_done"]
             tuned.generator.set_state(tree["generator"])

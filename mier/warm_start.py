@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mier.adaptation import Adaptation
 from mier.checkpoint import Checkpoint
-from mier.config import OutOfReach
+from mier.config import AdaptConfig, OutOfReach
 from mier.networks import DynamicsModel
 from mier.relabel import best_known_context, imagined_return, relabel_rewards
 from mier.types import Transitions, Varies
@@ -46,6 +46,11 @@ def warm_start_context(
     return candidates[int(returns.argmax())]
 
 
+def out_of_reach(config: AdaptConfig, ood_score: float) -> bool:
+    """Whether an adapted context lies where the policy cannot follow it."""
+    return config.ood_threshold is not None and ood_score > config.ood_threshold
+
+
 def policy_context_after(
     checkpoint: Checkpoint, adaptation: Adaptation, transitions: Transitions, model: DynamicsModel | None = None
 ) -> Tensor:
@@ -59,7 +64,7 @@ def policy_context_after(
     """
     agent = checkpoint.agent
     config, context = agent.configuration.adapt, torch.from_numpy(adaptation.context)
-    if config.ood_threshold is None or adaptation.ood_score <= config.ood_threshold:
+    if config.ood_threshold is None or not out_of_reach(config, adaptation.ood_score):
         return context
     if config.out_of_reach is OutOfReach.HOLD:
         return torch.lerp(agent.training_contexts.mean(0), context, config.ood_threshold / adaptation.ood_score)

@@ -41,6 +41,13 @@ def poisoned(checkpoint: Checkpoint) -> Checkpoint:
     return replace(checkpoint, relabel_buffer=RelabelBuffer(nan, buffer.episode, buffer.task))
 
 
+def limited(checkpoint: Checkpoint, threshold: float) -> Checkpoint:
+    """The checkpoint with another out-of-distribution threshold."""
+    agent = checkpoint.agent
+    adapt = replace(agent.configuration.adapt, ood_threshold=threshold)
+    return replace(checkpoint, agent=replace(agent, configuration=replace(agent.configuration, adapt=adapt)))
+
+
 # 0 is before the first relabelling, 3 within the critic-only phase, 4 at its end, 5 and 10 relabel points,
 # 7 and 11 between them, 12 the end.
 @pytest.mark.parametrize("stops", [[0], [3], [4], [5], [7], [10], [11], [12], [1, 3, 5, 6, 10]])
@@ -167,6 +174,19 @@ def test_the_learning_rate_falls_to_its_final_share(ready: Ready, tiny_fine_tune
             assert optimizer.param_groups[0]["lr"] == pytest.approx(rate)
 
 
+def test_out_of_reach_the_learning_rate_is_bolder_also_after_a_stop(
+    ready: Ready, tiny_fine_tune: FineTuneConfig
+) -> None:
+    checkpoint, rows = ready
+    config = replace(tiny_fine_tune, learning_rate=0.01, bold_factor=3.0)
+    for threshold, rate in ((1e-6, 0.03), (1e6, 0.01)):
+        tuned = FineTune.start(limited(checkpoint, threshold), None, rows, config, seed=1)
+        tuned.run(1)
+        tuned = FineTune.resume(checkpoint, rows, tuned.save())
+        tuned.run(1)
+        assert tuned.sac.actor_optimizer.param_groups[0]["lr"] == pytest.approx(rate)
+
+
 def test_the_best_share_is_that_of_the_highest_relabelled_rewards(
     reward_checkpoint: Checkpoint, transitions: Make, tiny_fine_tune: FineTuneConfig
 ) -> None:
@@ -217,12 +237,10 @@ def test_a_warm_start_is_for_contexts_out_of_reach(
     ready: Ready, tiny_fine_tune: FineTuneConfig, threshold: float
 ) -> None:
     checkpoint, rows = ready
+    checkpoint = limited(checkpoint, threshold)
     agent = checkpoint.agent
-    adapt = replace(agent.configuration.adapt, ood_threshold=threshold)
-    limited = replace(agent, configuration=replace(agent.configuration, adapt=adapt))
-    checkpoint = replace(checkpoint, agent=limited)
     tuned = FineTune.start(checkpoint, None, rows, replace(tiny_fine_tune, model_steps=0), seed=1)
-    own = adapted = torch.from_numpy(limited.adapt(rows).context)
+    own = adapted = torch.from_numpy(agent.adapt(rows).context)
     if threshold < 1.0:
         own = warm_start_context(checkpoint, agent.model, adapted, rows)
     torch.testing.assert_close(torch.from_numpy(tuned.result().context), own)

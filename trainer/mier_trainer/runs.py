@@ -79,14 +79,7 @@ _JOINT = Configuration(
         ood_threshold=3.5,
         out_of_reach=OutOfReach.HOLD,
     ),
-    finetune=FineTuneConfig(
-        updates=8000,
-        critic_only_updates=500,
-        best_share=0.3,
-        model_steps=200,
-        learning_rate=6e-4,
-        final_rate=0.05,
-    ),
+    finetune=FineTuneConfig(critic_only_updates=500, best_share=0.3, model_steps=200, final_rate=0.05, bold_factor=3.0),
 )
 
 _LINEAR_HEAD = Configuration(
