@@ -34,7 +34,7 @@ from mier_service.http_bodies import (
 )
 from mier_service.metrics import Metrics
 from mier_service.offload import BoundedPool
-from mier_service.problems import MEDIA_TYPE
+from mier_service.problems import MEDIA_TYPE, problem_json
 from mier_service.sessions import MAX_PAGE_SIZE
 from mier_service.store_keys import MAX_KEY_CHARACTERS
 from mier_service.values import (
@@ -193,28 +193,29 @@ def _add_learning(router: APIRouter, core: Core, pool: BoundedPool) -> None:
         responses={
             200: {
                 "description": "Server-sent events named `operation`, each with the operation as JSON, now and at "
-                "each change; the final state is the last. An event named `problem` ends the stream early.",
+                "each change; the final state is the last. An event named `problem`, with a problem document, "
+                "ends the stream early.",
                 "content": {"text/event-stream": {"schema": {"type": "string"}}},
             },
             **refusals(404),
         },
     )
-    async def watch_operation(operation_id: str) -> EventSourceResponse:
+    async def watch_operation(operation_id: str, request: Request) -> EventSourceResponse:
         """The operation's progress as server-sent events."""
         await core.learning.operation(operation_id)  # unknown ids are refused before the stream begins
         return EventSourceResponse(
-            _events(core.learning.watch(operation_id)), ping=_PING_EVERY_S, send_timeout=_SEND_WITHIN_S
+            _events(core.learning.watch(operation_id), request.scope.get("mier.request_id", "")),
+            ping=_PING_EVERY_S,
+            send_timeout=_SEND_WITHIN_S,
         )
 
 
-async def _events(values: AsyncIterator[OperationValue]) -> AsyncIterator[ServerSentEvent]:
+async def _events(values: AsyncIterator[OperationValue], request_id: str) -> AsyncIterator[ServerSentEvent]:
     try:
         async for value in values:
             yield ServerSentEvent(value.model_dump_json(), event="operation")
     except ServiceError as error:
-        yield ServerSentEvent(
-            OutcomeError(reason=error.reason.value, detail=error.detail).model_dump_json(), event="problem"
-        )
+        yield ServerSentEvent(problem_json(error, request_id), event="problem")
 
 
 def _add_recording(router: APIRouter, core: Core, pool: BoundedPool, metrics: Metrics) -> None:

@@ -71,6 +71,7 @@ def _row(settings: Settings, unit: Unit, result: TaskResult, oracle: float | Non
 
 def _round(one: Round) -> Row:
     return {key: value for key, value in asdict(one).items() if key != "finetuned"} | {
+        "collected_returns": list(one.collected_returns),
         "finetuned": one.finetuned.mean,
         "policy_version": one.finetuned.policy_version,
     }

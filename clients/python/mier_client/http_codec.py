@@ -31,18 +31,21 @@ _OVERLOAD_REASONS = ("OVERLOADED", "QUEUE_FULL")
 
 def error_from_response(response: httpx.Response) -> MierError:
     """The typed error of a reply with status 400 or above; the body has been read."""
-    problem = _problem(response)
-    if problem.reason in _OVERLOAD_REASONS:
-        return errors.Overloaded(problem)
-    kind = _KINDS.get(response.status_code)
-    if kind is None:
-        kind = errors.InvalidRequest if 400 <= response.status_code < 500 else errors.ServerFault
-    return kind(problem)
+    return _error(_problem(response), response.status_code)
 
 
 def error_from_event(body: Json) -> MierError:
-    """The typed error of a stream that the service ended early: its caller may take it up again."""
-    return errors.Unavailable(Problem(str(body.get("reason", "UNKNOWN")), str(body.get("detail", ""))))
+    """The typed error of a stream that the service ended early, from the problem document in its last event."""
+    return _error(_problem_of(body), int(body.get("status", 503)))
+
+
+def _error(problem: Problem, status: int) -> MierError:
+    if problem.reason in _OVERLOAD_REASONS:
+        return errors.Overloaded(problem)
+    kind = _KINDS.get(status)
+    if kind is None:
+        kind = errors.InvalidRequest if 400 <= status < 500 else errors.ServerFault
+    return kind(problem)
 
 
 def session(body: Json) -> values.Session:
@@ -154,16 +157,21 @@ def _problem(response: httpx.Response) -> Problem:
     if not isinstance(body, dict):
         # Not the service itself, but something between it and the caller.
         body = {"detail": f"HTTP {response.status_code} {response.reason_phrase} without a problem document"}
+    named = {"reason": f"HTTP_{response.status_code}", "request_id": response.headers.get("x-request-id")}
+    return _problem_of(named | body, _seconds(response.headers.get("retry-after")))
+
+
+def _problem_of(body: Json, retry_after_s: float | None = None) -> Problem:
     return Problem(
-        reason=str(body.get("reason") or f"HTTP_{response.status_code}"),
+        reason=str(body.get("reason", "UNKNOWN")),
         detail=str(body.get("detail") or body.get("title") or ""),
         type=str(body.get("type", "about:blank")),
-        request_id=body.get("request_id") or response.headers.get("x-request-id"),
+        request_id=body.get("request_id"),
         violations=tuple(
             FieldViolation(str(entry.get("field", "")), str(entry.get("detail", "")))
             for entry in body.get("errors") or ()
         ),
-        retry_after_s=_seconds(response.headers.get("retry-after")),
+        retry_after_s=retry_after_s,
     )
 
 
