@@ -35,7 +35,7 @@ class Demo:
     targets: str = ""
     """As for mier-eval. Empty: all test tasks."""
     updates: int = 4000
-    """Fine-tune budget of each task in gradient updates: small enough for a demo, less than a checkpoint's own."""
+    """Fine-tune budget of each task in gradient updates."""
     episodes: int = 4
     """Deterministic episodes that evaluate each stage."""
     seed: int = 0
