@@ -125,8 +125,15 @@ def serve(image: Image) -> None:
     data = image.place(image.environment["MIER_DATA"])
     user = NOBODY if os.geteuid() == 0 else None
     if user is not None:
-        shutil.chown(data, user, user)
         image.root.chmod(0o755)
+        # An interpreter under a private home (pyenv's under /root) is one that nobody may not run.
+        python = Path(image.place(image.environment["MIER_HOME"]), "venv/bin/python").resolve()
+        probe = ["/bin/sh", "-c", f"test -x '{python}'"]
+        if subprocess.run(probe, check=False, user=user, group=user).returncode != 0:
+            print(f"USER not checked: {python} is not open to others; the service runs as the caller", flush=True)
+            user = None
+    if user is not None:
+        shutil.chown(data, user, user)
     how: dict[str, Any] = {"cwd": data, "env": image.shell() | {"HOME": str(data)}, "user": user, "group": user}
     print(f"CMD {command}", flush=True)
     service = subprocess.Popen(["/bin/sh", "-c", command], start_new_session=True, **how)
