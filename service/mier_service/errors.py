@@ -111,7 +111,7 @@ class ServiceError(Exception):
 
 def invalid(field: str, description: str) -> ServiceError:
     """One field is at fault."""
-    return ServiceError(Reason.INVALID_ARGUMENT, f"{field}: {description}", (Violation(field, description),))
+    return ServiceError(Reason.INVALID_ARGUMENT, description, (Violation(field, description),))
 
 
 def session_not_found(session_id: str) -> ServiceError:

@@ -132,7 +132,7 @@ def _check(
     s = submission
     n = s.observation.shape[0] if s.observation.ndim else 0
     if n < 1:
-        raise invalid("observation", f"expected at least 1 step, got shape {list(s.observation.shape)}")
+        raise invalid("observation", f"observation: expected at least 1 step, got shape {list(s.observation.shape)}")
     if not 0 <= s.episode < MAX_INDEX:
         raise invalid("episode", f"expected 0 <= episode < 2^31, got {s.episode}")
     if not 0 <= s.first_step <= MAX_INDEX - n:
