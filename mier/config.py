@@ -151,6 +151,9 @@ class SacConfig(_Json):
     target_rate: float = 0.005
     target_entropy: float = -1.0
     reward_scale: float = 1.0
+    actuator_frame: bool = False
+    """Policy and critic work in the frame in which the sign of each actuator is the model's own; needs
+    `ModelConfig.action_gate`, whose entries of the context say what that sign is."""
 
 
 @dataclass(frozen=True)
@@ -173,6 +176,9 @@ class FineTuneConfig(_Json):
     """Model steps from each stored state on; 1 is the paper's. More show the states that the policy itself leads to."""
     own_starts: float = 0.0
     """Share of the states to start from that are the session's own; the rest are the training tasks'."""
+    lived_share: float = 0.0
+    """Where the dynamics vary in the actuators' gains: this share of the relabelled rows are stored transitions with
+    the actions of the new task (`mier.relabel.relabel_actions`); the rest come from the model."""
     best_share: float = 1.0
     """Where only the reward varies: learn from this share of the relabelled transitions, those of the highest rewards.
     What scores well on the new task lies near what its policy will do."""
@@ -200,7 +206,7 @@ class FineTuneConfig(_Json):
         return min(self.critic_only_updates, self.updates // 4)
 
     def __post_init__(self) -> None:
-        for name in ("real_fraction", "own_starts"):
+        for name in ("real_fraction", "own_starts", "lived_share"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} must be 0 to 1, came {getattr(self, name)}")
         for name in ("batch_size", "relabel_every_updates", "relabel_transitions", "relabel_capacity", "rollout_steps"):
@@ -228,3 +234,7 @@ class Configuration(_Json):
         closed = self.adapt.method is AdaptMethod.CLOSED_FORM
         if closed and self.model.conditioning is not Conditioning.LINEAR_HEAD:
             raise ValueError("closed_form adaptation needs the linear_head conditioning of the model")
+        if self.sac.actuator_frame and not self.model.action_gate:
+            raise ValueError("actuator_frame needs action_gate: without it no context entry is an actuator's gain")
+        if self.finetune.lived_share and not self.model.action_gate:
+            raise ValueError("lived_share needs action_gate: without it no context entry is an actuator's gain")

@@ -22,7 +22,7 @@ from mier.checkpoint import Checkpoint
 from mier.config import FineTuneConfig
 from mier.model_steps import train_model
 from mier.networks import DynamicsModel, Policy, TwinCritic
-from mier.relabel import relabel_rewards, relabel_rollouts
+from mier.relabel import relabel_actions, relabel_rewards, relabel_rollouts
 from mier.serialization import CorruptedData, pack, unpack
 from mier.types import Transitions, Varies
 from mier.warm_start import out_of_reach, policy_context_after
@@ -67,6 +67,7 @@ class FineTune:
         self.generator = torch.Generator().manual_seed(seed)
         self.heldout_nll = nll(model, split_holdout(transitions, self._holdout)[1], model_context).item()
         self._pool: Transitions | None = None
+        self._lived_rows: Transitions | None = None
         self._critic_loss, self._actor_loss = torch.zeros(()), torch.zeros(())
         self._relabelled_mean = transitions.reward.mean()
 
@@ -222,8 +223,19 @@ class FineTune:
     def _batch(self) -> Transitions:
         config = self.config
         real = round(config.real_fraction * config.batch_size)
-        pool = self._relabelled()
-        return Transitions.concatenate([self._draw(pool, config.batch_size - real), self._draw(self.transitions, real)])
+        lived = round(config.lived_share * (config.batch_size - real)) if config.cross_task else 0
+        parts = [self._draw(self._relabelled(), config.batch_size - real - lived), self._draw(self.transitions, real)]
+        if lived:
+            parts.append(self._draw(self._lived(), lived))
+        return Transitions.concatenate(parts)
+
+    def _lived(self) -> Transitions:
+        """The training tasks' transitions with this task's actions; computed once, since the context stands still."""
+        if self._lived_rows is None:
+            checkpoint = self.checkpoint
+            contexts, buffer = checkpoint.agent.training_contexts, checkpoint.relabel_buffer
+            self._lived_rows = relabel_actions(checkpoint.spec, buffer, contexts, self.model_context)
+        return self._lived_rows
 
     def _draw(self, rows: Transitions, count: int) -> Transitions:
         return rows.rows(torch.randint(rows.size, (count,), generator=self.generator))

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mier.actuator_frame import actuator_signs, unsigned_context
 from mier.config import AdaptConfig, Conditioning, ModelConfig, SacConfig
 from mier.normalization import Normalizer
 from mier.types import EnvSpec, Transitions, Varies
@@ -70,7 +71,9 @@ class DynamicsModel(nn.Module):
         sizes = [input_dim, *config.hidden]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         linear_head = config.conditioning is Conditioning.LINEAR_HEAD
-        if config.conditioning is Conditioning.CONCAT:
+        if not self.free_dim:
+            self.context_layers = nn.ModuleList()
+        elif config.conditioning is Conditioning.CONCAT:
             self.context_layers = nn.ModuleList([nn.Linear(self.free_dim, sizes[1], bias=False)])
         elif config.conditioning is Conditioning.FILM:
             self.context_layers = nn.ModuleList(nn.Linear(self.free_dim, 2 * b, bias=False) for b in sizes[1:])
@@ -103,7 +106,7 @@ class DynamicsModel(nn.Module):
             inputs.append(self.observation_norm(transitions.next_observation))
         h = torch.cat(inputs, -1)
         free = context[..., None, self.gate_dim :]
-        film = self.config.conditioning is Conditioning.FILM
+        film = self.config.conditioning is Conditioning.FILM and self.free_dim > 0
         for i, layer in enumerate(self.layers):
             h = layer(h)
             if film:
@@ -149,6 +152,7 @@ class Policy(nn.Module):
 
     def __init__(self, spec: EnvSpec, context_dim: int, config: SacConfig) -> None:
         super().__init__()
+        self.frame_dim = spec.action_dim if config.actuator_frame else 0
         self.observation_norm = Normalizer(spec.observation_dim)
         self.context_norm = Normalizer(context_dim)
         sizes = [spec.observation_dim + context_dim, *config.hidden]
@@ -157,10 +161,13 @@ class Policy(nn.Module):
 
     def distribution(self, observation: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """observation [n, observation_dim], context [n, context_dim] -> mean, log_std [n, action_dim] before tanh."""
-        h = torch.cat([self.observation_norm(observation), self.context_norm(context)], -1)
+        seen = unsigned_context(context, self.frame_dim) if self.frame_dim else context
+        h = torch.cat([self.observation_norm(observation), self.context_norm(seen)], -1)
         for layer in self.layers:
             h = F.relu(layer(h))
         mean, log_std = self.head(h).chunk(2, -1)
+        if self.frame_dim:
+            mean = mean * actuator_signs(context, self.frame_dim)
         return mean, log_std.clamp(-20.0, 2.0)
 
     def sample(self, observation: Tensor, context: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -183,6 +190,7 @@ class TwinCritic(nn.Module):
 
     def __init__(self, spec: EnvSpec, context_dim: int, config: SacConfig) -> None:
         super().__init__()
+        self.frame_dim = spec.action_dim if config.actuator_frame else 0
         self.observation_norm = Normalizer(spec.observation_dim)
         self.context_norm = Normalizer(context_dim)
         sizes = [spec.observation_dim + context_dim + spec.action_dim, *config.hidden, 1]
@@ -195,6 +203,9 @@ class TwinCritic(nn.Module):
 
     def forward(self, observation: Tensor, action: Tensor, context: Tensor) -> Tensor:
         """[n, ...] each, the action in [-1, 1] -> [2, n]."""
+        if self.frame_dim:
+            action = action * actuator_signs(context, self.frame_dim)
+            context = unsigned_context(context, self.frame_dim)
         x = torch.cat([self.observation_norm(observation), self.context_norm(context), action], -1)
         h = x.expand(2, -1, -1)
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):

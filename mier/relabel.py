@@ -16,6 +16,8 @@ from mier.networks import DynamicsModel, Policy
 from mier.types import EnvSpec, Transitions
 
 _CHUNK_ROWS = 8192
+_ACTION_SLACK = 0.25
+"""Gains are estimates: an action so little out of bounds may have been at them."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,21 @@ def relabel_rollouts(
         parts.append(rows)
         observation = rows.next_observation[rows.terminated == 0.0]
     return Transitions.concatenate(parts)
+
+
+@torch.no_grad()
+def relabel_actions(spec: EnvSpec, buffer: RelabelBuffer, training_contexts: Tensor, context: Tensor) -> Transitions:
+    """Stored transitions as they were lived, with the actions that would have led to them on the new task.
+
+    Where tasks differ in their actuators' gains g = 1 + z (`ModelConfig.action_gate`), action a of a task with gains
+    g_i did what a g_i / g does under the new ones. No model has a say in it, so it is exact as far as the gains are.
+    Transitions that the new actuators could not have made (an action out of bounds) are left out.
+    """
+    gains, new = 1.0 + training_contexts[:, : spec.action_dim], 1.0 + context[: spec.action_dim]
+    asked = spec.to_unit_action(buffer.transitions.action) * (gains / new)[buffer.task[buffer.episode]]
+    possible = asked.abs().amax(-1) <= 1.0 + _ACTION_SLACK
+    rows = buffer.transitions._replace(action=spec.from_unit_action(asked.clamp(-1.0, 1.0)))
+    return rows.rows(possible)
 
 
 def best_known_context(buffer: RelabelBuffer, relabelled_reward: Tensor, training_contexts: Tensor) -> Tensor:

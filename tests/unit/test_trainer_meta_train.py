@@ -70,7 +70,16 @@ JOINT = Configuration(
     adapt=AdaptConfig(method=AdaptMethod.GAUSS_NEWTON, gauss_newton_steps=3, starts=3, joint=True),
     sac=SAC,
 )
+FRAME = Configuration(
+    name="tiny-frame",
+    model=ModelConfig(context_dim=6, hidden=(16, 16), action_gate=True, trained_prior=False),
+    adapt=AdaptConfig(method=AdaptMethod.GAUSS_NEWTON, gauss_newton_steps=3, starts=3, joint=True),
+    sac=replace(SAC, actuator_frame=True),
+)
+DREAMING = replace(TRAINING, dreamed_episodes=1, dream_reach=6.0)
 TINY = {
+    "dreams": Run("tiny", "a test", "cheetah-vel-ood", JOINT, DREAMING),
+    "frame": Run("tiny", "a test", "cheetah-negated", FRAME, TRAINING),
     "joint": Run("tiny", "a test", "cheetah-vel-ood", JOINT, TRAINING),
     "closed-form": Run("tiny", "a test", "cheetah-vel-ood", CLOSED_FORM, TRAINING),
     "film-gate": Run("tiny", "a test", "cheetah-negated", GATED, TRAINING),
@@ -85,6 +94,11 @@ def run(request: pytest.FixtureRequest) -> Run:
 
 def ignore(_: int) -> None:
     """Progress is for people."""
+
+
+def _episodes(training: TrainingConfig) -> int:
+    """Per task and epoch."""
+    return training.prior_episodes + training.adapted_episodes + training.dreamed_episodes
 
 
 def epochs(trainer: MetaTrainer, n: int) -> list[dict[str, float]]:
@@ -120,6 +134,37 @@ def test_joint_training_moves_the_contexts_of_the_tasks_it_saw() -> None:
     assert torch.equal(trainer.contexts([3, 4]), trainer.task_contexts.detach()[[3, 4]])
     middle = trainer.task_contexts.detach()[trainer.before.filled_tasks].mean(0)
     torch.testing.assert_close(trainer.agent.prior_context, middle)
+
+
+def test_dreams_explore_and_are_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dreamed episodes are kept with the rewards of the task they were lived in; half of each batch is dreamed."""
+    seen: list[tuple[Transitions, torch.Tensor]] = []
+    update = sac.update
+
+    def spied(state: Any, rows: Transitions, context: torch.Tensor, noise: Any) -> Any:
+        seen.append((rows, context))
+        return update(state, rows, context, noise)
+
+    monkeypatch.setattr(sac, "update", spied)
+    trainer = MetaTrainer.start(TINY["dreams"], 5, CPU)
+    (row,) = epochs(trainer, 1)
+    assert trainer.environment_steps == 2 * 3 * 200
+    assert all(trainer.everything.contents(int(t)).size == 600 for t in trainer.everything.filled_tasks)
+    assert "return_dreamed" in row
+    dreamed = round(0.5 * TRAINING.meta_batch_tasks) * TRAINING.evaluation_rows
+    for batch, contexts in seen:
+        lived = {
+            round(float(r), 5) for t in trainer.everything.filled_tasks for r in trainer.everything.contents(t).reward
+        }
+        own = [round(float(r), 5) in lived for r in batch.reward]
+        assert all(own[dreamed:])
+        assert sum(own[:dreamed]) < dreamed / 2
+        assert len(contexts[:dreamed].unique(dim=0)) == dreamed // TRAINING.evaluation_rows
+
+
+def test_dreams_need_contexts_learned_with_the_model() -> None:
+    with pytest.raises(ValueError, match="set AdaptConfig"):
+        Run("tiny", "a test", "cheetah-vel-ood", CLOSED_FORM, DREAMING)
 
 
 def test_joint_training_learns_contexts_that_tell_tasks_apart() -> None:
@@ -198,9 +243,7 @@ def test_an_epoch_trains_everything_that_it_should(run: Run) -> None:
     before = unpack(pack(trainer.state_dict()))
     metrics = epochs(trainer, 1)[0]
     after = trainer.state_dict()
-    still = {CLOSED_FORM: {"prior_context", "inner_log_rate"}, JOINT: {"inner_log_rate"}, GATED: set()}[
-        run.configuration
-    ]
+    still = {CLOSED_FORM: {"prior_context", "inner_log_rate"}, GATED: set()}.get(run.configuration, {"inner_log_rate"})
     for name, value in before["model"].items():
         assert same(after["model"][name], value) is (name in still), name
     for part in ("policy", "critic", "target_critic"):
@@ -210,7 +253,7 @@ def test_an_epoch_trains_everything_that_it_should(run: Run) -> None:
         metrics
     )
     assert all(np.isfinite(list(metrics.values())))
-    assert trainer.environment_steps == 2 * 2 * 200
+    assert trainer.environment_steps == 2 * _episodes(run.training) * 200
 
 
 def test_data_before_adaptation_is_kept_apart(run: Run) -> None:
@@ -220,12 +263,12 @@ def test_data_before_adaptation_is_kept_apart(run: Run) -> None:
     assert len(filled) == 2
     for task in filled.tolist():
         prior, all_of_it = trainer.before.contents(task), trainer.everything.contents(task)
-        assert (prior.size, all_of_it.size) == (200, 400)
+        assert (prior.size, all_of_it.size) == (200, 200 * _episodes(run.training))
         assert same(prior._asdict(), all_of_it.rows(slice(0, 200))._asdict())
         assert not all_of_it.terminated.any()  # running out of time is no termination
         # Whole episodes, the last transition among them: each state is the next one's start, save between episodes.
         joined = (all_of_it.next_observation[:-1] == all_of_it.observation[1:]).all(-1)
-        assert joined.logical_not().nonzero().flatten().tolist() == [199]
+        assert joined.logical_not().nonzero().flatten().tolist() == list(range(199, all_of_it.size - 1, 200))
     assert trainer.everything.state_dict()["count"].sum() == trainer.environment_steps
 
 
@@ -278,7 +321,8 @@ def test_the_policy_trains_on_rows_of_a_task_under_its_adapted_context(
     stored = {t: trainer.everything.contents(t).observation for t in trainer.everything.filled_tasks.tolist()}
     assert (len(found), len(used)) == (3, 6)
     for i, (rows, context) in enumerate(used):
-        assert torch.equal(context, found[i // 2].repeat_interleave(8, 0))
+        own = 16 if run.training.dream_reach else 0  # dreamed ones before
+        assert torch.equal(context[own:], found[i // 2].repeat_interleave(8, 0)[own:])
         for block in rows.observation.split(8):
             homes = [t for t, seen in stored.items() if all((seen == row).all(-1).any() for row in block)]
             assert len(homes) == 1
@@ -348,7 +392,7 @@ def test_collected_rows_are_what_the_environment_did(run: Run) -> None:
 @pytest.mark.parametrize("named", RUNS.values(), ids=RUNS)
 def test_named_runs_are_at_the_papers_scale_and_whole(named: Run) -> None:
     training = named.training
-    steps = training.tasks_per_epoch * (training.prior_episodes + training.adapted_episodes) * 200 * training.epochs
+    steps = training.tasks_per_epoch * _episodes(training) * 200 * training.epochs
     assert steps == 1_000_000
     assert training.buffer_capacity % 200 == 0
     per_task = steps // len(FAMILIES[named.family].train_tasks(0))

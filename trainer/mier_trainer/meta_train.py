@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 from mier import sac
+from mier.actuator_frame import unsigned_context
 from mier.adaptation import infer_context, joint_loss, meta_loss
 from mier.agent import Agent
+from mier.dreams import dreamed_contexts, dreamed_rewards
 from mier.replay_buffer import ReplayBuffer
 from mier.types import EnvSpec, Transitions
 from mier_envs.families import FAMILIES, Task
@@ -26,6 +28,9 @@ from mier_trainer.runs import Run
 _NORMALIZER_ROWS = 20_000
 _CONTEXT_NORM_RATE = 0.1
 _CONTEXT_INITIAL_STD = 0.1
+_CONTEXT_MINIMUM_STD = 1e-2
+_GAIN_MINIMUM_STD = 0.25
+"""For policy and critic: lesser differences between an actuator's gains are not tasks, but errors of adaptation."""
 
 
 @dataclass
@@ -90,9 +95,16 @@ class MetaTrainer:
         training, family = self.run.training, FAMILIES[self.run.family]
         chosen = draw.numpy.choice(len(self.tasks), training.tasks_per_epoch, replace=False)
         returns = {}
-        for stage, episodes in (("prior", training.prior_episodes), ("adapted", training.adapted_episodes)):
+        stages = {
+            "prior": (training.prior_episodes, self._prior),
+            "adapted": (training.adapted_episodes, self._inferred),
+            "dreamed": (training.dreamed_episodes, lambda rows: self._dreamed(len(rows), draw)),
+        }
+        for stage, (episodes, contexts_of) in stages.items():
+            if not episodes:
+                continue
             rows = [int(t) for t in chosen for _ in range(episodes)]
-            contexts = self._inferred(rows) if stage == "adapted" else self._prior(rows)
+            contexts = contexts_of(rows)
             gathered = collect(
                 family,
                 [self.tasks[t] for t in rows],
@@ -112,6 +124,12 @@ class MetaTrainer:
 
     def _prior(self, rows: list[int]) -> Tensor:
         return self.agent.prior_context.expand(len(rows), -1)
+
+    def _dreamed(self, count: int, draw: EpochRandom) -> Tensor:
+        known = self.task_contexts.detach()
+        filled = self.everything.filled_tasks
+        known = known[filled] if len(filled) > 1 else known
+        return dreamed_contexts(known, count, self.run.training.dream_reach, draw.torch)
 
     def contexts(self, tasks: list[int]) -> Tensor:
         """[len(tasks), context_dim]: the learned ones, or where there are none those that a test task would get."""
@@ -149,8 +167,14 @@ class MetaTrainer:
             target = torch.cat([rows.reward[:, None], rows.next_observation - rows.observation], -1)
             agent.model.target_norm.fit(target[:, : agent.model.target_dim], rate=rate)
         contexts = self.contexts([int(t) for t in filled[-32:]])
+        floor = _CONTEXT_MINIMUM_STD
+        if agent.policy.frame_dim:
+            contexts, floor = unsigned_context(contexts, agent.policy.frame_dim), _GAIN_MINIMUM_STD
+        elif self.run.training.dream_reach:
+            contexts = torch.cat([contexts, self._dreamed(len(contexts), draw)])
         # One scale for all entries: an entry that no training task moves must not be blown up to unit variance.
-        mean, scale = contexts.mean(0), (contexts - contexts.mean(0)).square().mean().sqrt().clamp_min(1e-2)
+        mean = contexts.mean(0)
+        scale = (contexts - mean).square().mean().sqrt().clamp_min(floor)
         rate = _CONTEXT_NORM_RATE if self.epochs_done else 1.0
         for norm in (
             agent.policy.context_norm,
@@ -173,13 +197,14 @@ class MetaTrainer:
             loss.backward()
             metrics["gradient_norm"] = torch.nn.utils.clip_grad_norm_(trained, training.gradient_clip)
             self.model_optimizer.step()
-            rows = context.repeat_interleave(training.evaluation_rows, 0)
             for repeat in range(training.sac_steps_per_model_step):
                 if repeat:
                     evaluation = self.everything.sample(tasks, training.evaluation_rows, draw.torch)
+                batch, own = self._with_dreams(evaluation, context, draw)
+                rows = own.repeat_interleave(training.evaluation_rows, 0)
                 noise = sac.SacNoise.draw(len(rows), self.agent.spec.action_dim, draw.torch)
                 noise = sac.SacNoise(*(n.to(self.device) for n in noise))
-                result = sac.update(self.sac_state, flatten_episodes(evaluation), rows, noise)
+                result = sac.update(self.sac_state, flatten_episodes(batch), rows, noise)
             for name, value in (metrics | result._asdict()).items():
                 sums[name] = sums.get(name, torch.zeros((), device=self.device)) + value.detach()
             on_step(step)
@@ -187,6 +212,17 @@ class MetaTrainer:
             # What to expect of a task before any data: the middle of the known ones.
             model.prior_context.data.copy_(self.task_contexts.detach()[filled].mean(0))
         return {name: (total / training.model_steps).item() for name, total in sums.items()}
+
+    def _with_dreams(self, rows: Transitions, context: Tensor, draw: EpochRandom) -> tuple[Transitions, Tensor]:
+        """Rows [tasks, n, dim] and contexts [tasks, context_dim], the first of them dreamed instead."""
+        training = self.run.training
+        count = round(training.dream_share * len(context)) if training.dream_reach else 0
+        if not count:
+            return rows, context
+        dreamed = self._dreamed(count, draw)
+        imagined = dreamed_rewards(self.agent.model, dreamed, rows.rows(slice(count))).reward
+        reward = torch.cat([imagined, rows.reward[count:]])
+        return rows._replace(reward=reward), torch.cat([dreamed, context[count:]])
 
     def _loss(self, tasks: Tensor, draw: EpochRandom) -> tuple[Tensor, dict[str, Tensor], Tensor, Transitions]:
         """Outer loss of one model step, its parts, the tasks' contexts (detached), and the rows it was taken on."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mier.config import (
     AdaptConfig,
@@ -40,6 +40,12 @@ class TrainingConfig:
     save_every_epochs: int = 10
     buffer_capacity: int = 30_000
     """Transitions kept per task."""
+    dream_reach: float = 0.0
+    """How far out dreamed contexts lie (`mier.dreams.dreamed_contexts`); 0 for no dreams."""
+    dream_share: float = 0.5
+    """Of each batch's tasks in the SAC updates, where there are dreams."""
+    dreamed_episodes: int = 0
+    """Per task and epoch, under dreamed contexts: evaluation data only."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,10 @@ class Run:
     configuration: Configuration
     training: TrainingConfig
 
+    def __post_init__(self) -> None:
+        if self.training.dream_reach and not self.configuration.adapt.joint:
+            raise ValueError("dreams go on from contexts that are learned with the model: set AdaptConfig.joint")
+
 
 # The paper's own form: concatenation, two second-order gradient steps of fixed rate, no warm start.
 _PAPER = Configuration(
@@ -60,6 +70,9 @@ _PAPER = Configuration(
     adapt=AdaptConfig(),
     finetune=FineTuneConfig(critic_only_updates=0, warm_start=False),
 )
+
+_DREAM_REACH = 8.7
+"""Three times as far from the middle of the training speeds as these go: 3 m/s."""
 
 # Contexts learned together with the model, found at test time by Gauss-Newton from several starts (ADR 0006).
 _JOINT = Configuration(
@@ -76,11 +89,13 @@ _JOINT = Configuration(
         starts=6,
         joint=True,
         context_penalty=0.001,
-        ood_threshold=3.5,
+        ood_threshold=_DREAM_REACH,
         out_of_reach=OutOfReach.HOLD,
     ),
     finetune=FineTuneConfig(critic_only_updates=500, best_share=0.3, model_steps=200, final_rate=0.05, bold_factor=3.0),
 )
+
+_UNDREAMED = replace(_JOINT, name="joint-contexts-undreamed", adapt=replace(_JOINT.adapt, ood_threshold=3.5))
 
 _LINEAR_HEAD = Configuration(
     name="linear-head",
@@ -114,6 +129,14 @@ _GATED = Configuration(
     ),
 )
 
+_FRAME = Configuration(
+    name="actuator-frame",
+    model=ModelConfig(context_dim=6, action_gate=True, log_var_min=-8.0, trained_prior=False),
+    adapt=AdaptConfig(method=AdaptMethod.GAUSS_NEWTON, starts=6, joint=True, context_penalty=0.001, ood_threshold=None),
+    sac=SacConfig(actuator_frame=True),
+    finetune=_GATED.finetune,
+)
+
 _PAPER_NEGATED = Configuration(
     name="paper",
     model=ModelConfig(context_dim=10),
@@ -135,9 +158,16 @@ RUNS: dict[str, Run] = {
     for run in (
         Run(
             "cheetah-vel-ood",
-            "target speeds U(0,1), contexts learned jointly",
+            "target speeds U(0,1), contexts learned jointly, dreamed tasks",
             "cheetah-vel-ood",
             _JOINT,
+            TrainingConfig(adapted_episodes=1, dreamed_episodes=2, dream_reach=_DREAM_REACH),
+        ),
+        Run(
+            "cheetah-vel-ood-undreamed",
+            "target speeds U(0,1), contexts learned jointly, no dreamed tasks",
+            "cheetah-vel-ood",
+            _UNDREAMED,
             TrainingConfig(),
         ),
         Run(
@@ -156,6 +186,13 @@ RUNS: dict[str, Run] = {
         ),
         Run(
             "cheetah-negated",
+            "three of joints 0-4 negated, policy in the actuators' own frame",
+            "cheetah-negated",
+            _FRAME,
+            TrainingConfig(buffer_capacity=100_000),
+        ),
+        Run(
+            "cheetah-negated-film-gate",
             "three of joints 0-4 negated, FiLM with action gate",
             "cheetah-negated",
             _GATED,

@@ -1,0 +1,42 @@
+"""Tasks that nobody gave: contexts beyond those of the training tasks, with rewards from the model.
+
+Out of distribution the model's reward extrapolates far better than a policy does. So the policy is trained, and sent
+to explore, under contexts further out in the directions in which training tasks differ; when such a task then comes,
+its policy is there already, and so is experience to relabel. No reward of a task outside the training set is used.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mier.networks import DynamicsModel
+from mier.types import Transitions
+
+
+def dreamed_contexts(known: Tensor, count: int, reach: float, generator: torch.Generator) -> Tensor:
+    """Contexts [count, context_dim] on rays from the middle of the known ones through one of them.
+
+    A ray is drawn with the square of its context's distance, since the middle's own neighbours point anywhere; the
+    distance along it is uniform up to `reach`.
+
+    Args:
+        known: [k, context_dim], contexts of training tasks.
+        reach: in the units of `Adaptation.ood_score`: RMS over entries, in standard deviations of the known contexts.
+    """
+    mean = known.mean(0)
+    offset = known - mean
+    spread = offset.square().mean(0).sqrt().clamp_min(1e-3)
+    score = (offset / spread).square().mean(-1).sqrt()
+    # Contexts that are not finite are for the caller to notice, in what comes of them.
+    weights = score.square().cpu().nan_to_num(1.0) + 1e-12
+    chosen = torch.multinomial(weights, count, replacement=True, generator=generator)
+    distance = reach * torch.rand(count, generator=generator)
+    ray = offset[chosen] / score[chosen].clamp_min(1e-6)[:, None]
+    return mean + distance.to(ray)[:, None] * ray
+
+
+@torch.no_grad()
+def dreamed_rewards(model: DynamicsModel, context: Tensor, rows: Transitions) -> Transitions:
+    """Rows [tasks, n, dim] with the model's expected reward under each task's context [tasks, context_dim]."""
+    return rows._replace(reward=model.target_norm.inverse(model(rows, context).mean)[..., 0])
