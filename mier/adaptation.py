@@ -136,12 +136,7 @@ def _descend(
 
     current = objective(context)
     for _ in range(config.gauss_newton_steps):
-        jacobian = torch.func.vmap(
-            lambda direction, at=context: torch.func.jvp(
-                lambda z: model(data, z).mean, (at,), (direction.expand_as(at),)
-            )[1],
-            out_dims=-1,
-        )(basis)  # [..., n, target_dim, context_dim]
+        jacobian = _jacobian(model, data, context)
         weighted = jacobian * (precision / misfit(context).clamp_min(1.0)[..., None, None])[..., None]
         gradient = torch.einsum("...ndi,...nd->...i", weighted, target - model(data, context).mean)
         gradient = gradient - (context - prior) @ pull
@@ -154,6 +149,24 @@ def _descend(
         current = torch.where(better[..., 0], proposed, current)
         trust = torch.where(better, trust / 5.0, trust * 10.0)
     return context, current
+
+
+def _jacobian(model: DynamicsModel, data: Transitions, context: Tensor) -> Tensor:
+    """[..., n, target_dim, context_dim], of the predicted mean by the context [..., context_dim]."""
+    if model.target_dim < context.shape[-1]:
+        # Rows do not see each other: with a context of its own for each row, one backward pass serves them all.
+        rows = Transitions(*(field.unsqueeze(data.reward.ndim) for field in data))
+        with torch.enable_grad():
+            own = context[..., None, :].expand(*data.reward.shape, -1).contiguous().requires_grad_()
+            mean = model(rows, own).mean[..., 0, :].sum(tuple(range(data.reward.ndim)))
+            parts = [torch.autograd.grad(m, own, retain_graph=True)[0] for m in mean]
+        return torch.stack(parts, -2)
+    basis = torch.eye(context.shape[-1], dtype=context.dtype, device=context.device)
+    found: Tensor = torch.func.vmap(
+        lambda direction: torch.func.jvp(lambda z: model(data, z).mean, (context,), (direction.expand_as(context),))[1],
+        out_dims=-1,
+    )(basis)
+    return found
 
 
 def _precision(known: Tensor) -> Tensor:

@@ -95,9 +95,10 @@ class MetaTrainer:
         training, family = self.run.training, FAMILIES[self.run.family]
         chosen = draw.numpy.choice(len(self.tasks), training.tasks_per_epoch, replace=False)
         returns = {}
+        trained = set(self.everything.filled_tasks.tolist()) if self.run.configuration.adapt.joint else set()
         stages = {
             "prior": (training.prior_episodes, self._prior),
-            "adapted": (training.adapted_episodes, self._inferred),
+            "adapted": (training.adapted_episodes, lambda rows: self._adapted(rows, trained)),
             "dreamed": (training.dreamed_episodes, lambda rows: self._dreamed(len(rows), draw)),
         }
         for stage, (episodes, contexts_of) in stages.items():
@@ -130,6 +131,14 @@ class MetaTrainer:
         filled = self.everything.filled_tasks
         known = known[filled] if len(filled) > 1 else known
         return dreamed_contexts(known, count, self.run.training.dream_reach, draw.torch)
+
+    def _adapted(self, rows: list[int], trained: set[int]) -> Tensor:
+        """What a task adapts to: where contexts are learned, the learned one, once there was an epoch to learn it."""
+        contexts = self.task_contexts.detach()[rows]
+        new = [i for i, task in enumerate(rows) if task not in trained]
+        if new:
+            contexts[new] = self._inferred([rows[i] for i in new])
+        return contexts
 
     def contexts(self, tasks: list[int]) -> Tensor:
         """[len(tasks), context_dim]: the learned ones, or where there are none those that a test task would get."""
