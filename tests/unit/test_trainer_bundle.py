@@ -53,6 +53,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
     """A run of two epochs and its bundle."""
     root = tmp_path_factory.mktemp("bundle")
     trainer = train(RUN, 3, root / "runs", torch.device("cpu"), bf16=False)
+    assert isinstance(trainer, MetaTrainer)
     folder = RunFolder.open(root / "runs", RUN.name, 3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bundling, "_RETURNS_EPISODES", 1)

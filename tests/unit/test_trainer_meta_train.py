@@ -23,10 +23,11 @@ from mier.config import (
 from mier.serialization import pack, same, unpack
 from mier.types import Transitions
 from mier_envs.families import FAMILIES
-from mier_trainer.meta_train import EpochRandom, MetaTrainer, adapted_returns
+from mier_trainer.epoch_random import EpochRandom
+from mier_trainer.meta_train import MetaTrainer, adapted_returns
 from mier_trainer.rollout import collect, flatten_episodes
 from mier_trainer.run_folder import RunFolder
-from mier_trainer.runs import RUNS, Run, TrainingConfig
+from mier_trainer.runs import RUNS, PearlRun, Run, TrainingConfig
 from mier_trainer.train_shell import train
 
 TRAINING = TrainingConfig(
@@ -390,7 +391,7 @@ def test_collected_rows_are_what_the_environment_did(run: Run) -> None:
 
 
 @pytest.mark.parametrize("named", RUNS.values(), ids=RUNS)
-def test_named_runs_are_at_the_papers_scale_and_whole(named: Run) -> None:
+def test_named_runs_are_at_the_papers_scale_and_whole(named: Run | PearlRun) -> None:
     training = named.training
     steps = training.tasks_per_epoch * _episodes(training) * 200 * training.epochs
     assert steps == 1_000_000

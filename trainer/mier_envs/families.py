@@ -77,8 +77,8 @@ def _negated_task(joints: tuple[int, ...]) -> Task:
     return Task("negated " + "+".join(map(str, joints)), None, mask)
 
 
-def _vel_train(seed: int) -> list[Task]:
-    return [_vel_task(v) for v in np.random.default_rng(seed).uniform(0.0, 1.0, 100)]
+def _vel_tasks(seed: int, fastest: float, count: int) -> list[Task]:
+    return [_vel_task(v) for v in np.random.default_rng(seed).uniform(0.0, fastest, count)]
 
 
 def _negated_train(seed: int) -> list[Task]:
@@ -93,8 +93,16 @@ FAMILIES: dict[str, Family] = {
             "cheetah-vel-ood",
             "mier/CheetahVel-v0",
             "reward",
-            _vel_train,
+            lambda seed: _vel_tasks(seed, 1.0, 100),
             tuple(_vel_task(v) for v in (0.5, 1.0, 1.5, 2.0, 2.5)),
+        ),
+        Family(
+            "cheetah-vel",
+            "mier/CheetahVel-v0",
+            "reward",
+            lambda seed: _vel_tasks(seed, 3.0, 100),
+            # One test set, whatever the seed of training.
+            tuple(_vel_tasks(1_000_000, 3.0, 30)),
         ),
         Family(
             "cheetah-negated",

@@ -18,7 +18,7 @@ from mier_trainer.evaluate_shell import Arm, run_evaluation
 from mier_trainer.meta_train import MetaTrainer
 from mier_trainer.oracle_shell import train_oracle
 from mier_trainer.run_folder import RunFolder
-from mier_trainer.runs import RUNS, Run
+from mier_trainer.runs import RUNS, PearlRun, Run
 from mier_trainer.train_shell import train
 
 app = tyro.extras.SubcommandApp()
@@ -85,7 +85,10 @@ def bundle_run(
         raise SystemExit(
             f"run '{name}' with seed {seed} has no save under {folder.path}; start it with: mier-train run {name}"
         )
-    trainer = MetaTrainer.start(_named(name), seed, torch.device("cpu"))
+    chosen = _named(name)
+    if isinstance(chosen, PearlRun):
+        raise SystemExit(f"run '{name}' trains a baseline, which has no checkpoint; name a run of ours")
+    trainer = MetaTrainer.start(chosen, seed, torch.device("cpu"))
     trainer.load_state_dict(saved)
     Console().print(f"wrote {bundle(trainer, folder, into, episodes)}")
 
@@ -159,7 +162,7 @@ def _family(name: str) -> Family:
     return FAMILIES[name]
 
 
-def _named(name: str) -> Run:
+def _named(name: str) -> Run | PearlRun:
     if name not in RUNS:
         raise SystemExit(f"unknown run '{name}'; expected one of {', '.join(RUNS)}")
     return RUNS[name]

@@ -22,6 +22,7 @@ from mier.dreams import dreamed_contexts, dreamed_rewards
 from mier.replay_buffer import ReplayBuffer
 from mier.types import EnvSpec, Transitions
 from mier_envs.families import FAMILIES, Task
+from mier_trainer.epoch_random import EpochRandom
 from mier_trainer.rollout import collect, flatten_episodes
 from mier_trainer.runs import Run
 
@@ -244,6 +245,13 @@ class MetaTrainer:
         evaluation = self.everything.sample(tasks, training.evaluation_rows, draw.torch)
         return *meta_loss(model, adaptation, evaluation, adapt), evaluation
 
+    def evaluate(self, tasks: list[Task], *, episodes: int, seed: int) -> list[dict[str, Any]]:
+        """`adapted_returns` with the agent as it stands."""
+        # What adapting compares with, and may start from.
+        self.agent.training_contexts = self.training_contexts()
+        count = self.run.training.prior_episodes
+        return adapted_returns(self.agent, self.run.family, tasks, prior_episodes=count, episodes=episodes, seed=seed)
+
     def state_dict(self) -> dict[str, Any]:
         """Everything the next epoch depends on, as nested dictionaries of tensors and numbers."""
         return {
@@ -268,22 +276,6 @@ class MetaTrainer:
             self.task_contexts.data.copy_(state["task_contexts"])
         self.epochs_done = state["epochs_done"]
         self.environment_steps = state["environment_steps"]
-
-
-@dataclass(frozen=True)
-class EpochRandom:
-    """All randomness of one epoch."""
-
-    numpy: np.random.Generator
-    torch: torch.Generator
-
-    @staticmethod
-    def of(seed: int, epoch: int) -> EpochRandom:
-        sequence = np.random.SeedSequence([seed, epoch])
-        return EpochRandom(
-            np.random.default_rng(sequence),
-            torch.Generator().manual_seed(int(sequence.generate_state(2, np.uint64)[1] >> 1)),
-        )
 
 
 def adapted_returns(

@@ -19,7 +19,7 @@ from mier.networks import Policy, TwinCritic
 from mier.replay_buffer import ReplayBuffer
 from mier.types import EnvSpec
 from mier_envs.families import Family, Task
-from mier_trainer.meta_train import EpochRandom
+from mier_trainer.epoch_random import EpochRandom
 from mier_trainer.rollout import collect, flatten_episodes
 
 ENVIRONMENT_STEPS = 250_000

@@ -14,6 +14,7 @@ from mier.config import (
     OutOfReach,
     SacConfig,
 )
+from mier_trainer.baselines.pearl_encoder import PearlConfig
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,17 @@ class Run:
     def __post_init__(self) -> None:
         if self.training.dream_reach and not self.configuration.adapt.joint:
             raise ValueError("dreams go on from contexts that are learned with the model: set AdaptConfig.joint")
+
+
+@dataclass(frozen=True)
+class PearlRun:
+    """An entry of `mier-train list` that trains the baseline."""
+
+    name: str
+    summary: str
+    family: str
+    configuration: PearlConfig
+    training: TrainingConfig
 
 
 # The paper's own form: concatenation, two second-order gradient steps of fixed rate, no warm start.
@@ -153,7 +165,7 @@ _SECOND_ORDER = TrainingConfig(
     buffer_capacity=100_000,
 )
 
-RUNS: dict[str, Run] = {
+RUNS: dict[str, Run | PearlRun] = {
     run.name: run
     for run in (
         Run(
@@ -204,6 +216,27 @@ RUNS: dict[str, Run] = {
             "cheetah-negated",
             _PAPER_NEGATED,
             _SECOND_ORDER,
+        ),
+        PearlRun(
+            "cheetah-vel-ood-pearl",
+            "target speeds U(0,1), PEARL",
+            "cheetah-vel-ood",
+            PearlConfig(),
+            TrainingConfig(),
+        ),
+        PearlRun(
+            "cheetah-negated-pearl",
+            "three of joints 0-4 negated, PEARL",
+            "cheetah-negated",
+            PearlConfig(),
+            TrainingConfig(buffer_capacity=100_000),
+        ),
+        PearlRun(
+            "cheetah-vel-pearl",
+            "target speeds U(0,3), PEARL on its own standard task",
+            "cheetah-vel",
+            PearlConfig(),
+            TrainingConfig(),
         ),
     )
 }

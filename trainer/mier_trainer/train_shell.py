@@ -9,23 +9,23 @@ from typing import Any
 
 import torch
 
-from mier_envs.families import FAMILIES
-from mier_trainer.meta_train import MetaTrainer, adapted_returns
+from mier_envs.families import FAMILIES, Family
 from mier_trainer.progress import progress_bar
 from mier_trainer.run_folder import RunFolder
-from mier_trainer.runs import Run
+from mier_trainer.runs import PearlRun, Run
+from mier_trainer.trainers import Trainer, start_trainer
 
 _EVALUATION_SEED = 10_000
 
 
-def train(run: Run, seed: int, root: Path, device: torch.device, bf16: bool) -> MetaTrainer:
+def train(run: Run | PearlRun, seed: int, root: Path, device: torch.device, bf16: bool) -> Trainer:
     """Train `run` to its last epoch, from its newest save if there is one.
 
     Raises:
         FloatingPointError: training diverged; the newest save is of before.
     """
     folder = RunFolder.open(root, run.name, seed)
-    trainer = MetaTrainer.start(run, seed, device)
+    trainer = start_trainer(run, seed, device)
     folder.describe(seed, device=str(device), precision="bf16" if bf16 else "fp32")
     if (saved := folder.load()) is not None:
         trainer.load_state_dict(saved)
@@ -54,7 +54,7 @@ def train(run: Run, seed: int, root: Path, device: torch.device, bf16: bool) -> 
             }
             last = trainer.epochs_done == training.epochs
             if last or trainer.epochs_done % training.evaluate_every_epochs == 0:
-                row["evaluation"] = _evaluate(trainer)
+                row["evaluation"] = _evaluate(trainer, FAMILIES[run.family])
             folder.log(row)
             if last or trainer.epochs_done % training.save_every_epochs == 0:
                 folder.save(trainer.state_dict())
@@ -62,16 +62,13 @@ def train(run: Run, seed: int, root: Path, device: torch.device, bf16: bool) -> 
     return trainer
 
 
-def _evaluate(trainer: MetaTrainer) -> list[dict[str, object]]:
-    family = FAMILIES[trainer.run.family]
+def _evaluate(trainer: Trainer, family: Family) -> list[dict[str, object]]:
     some = trainer.tasks[:: max(1, len(trainer.tasks) // 10)]
-    rows = []
-    # What adapting compares with, and may start from.
-    trainer.agent.training_contexts = trainer.training_contexts()
-    for kind, tasks in (("train", some), ("test", list(family.test_tasks))):
-        found = adapted_returns(trainer.agent, family.name, tasks, prior_episodes=2, episodes=2, seed=_EVALUATION_SEED)
-        rows += [{"kind": kind, **row} for row in found]
-    return rows
+    return [
+        {"kind": kind, **row}
+        for kind, tasks in (("train", some), ("test", list(family.test_tasks)))
+        for row in trainer.evaluate(tasks, episodes=2, seed=_EVALUATION_SEED)
+    ]
 
 
 def _note(row: dict[str, Any]) -> str:
