@@ -58,7 +58,7 @@ def test_the_spec_describes_the_environment(family: Family) -> None:
     assert spec.dt_s == env.unwrapped.dt  # type: ignore[attr-defined]
     assert spec.horizon_steps == env.spec.max_episode_steps == 200  # type: ignore[union-attr]
     assert spec.healthy_ranges == ()
-    assert spec.varies is (Varies.REWARD if family.name == "cheetah-vel-ood" else Varies.DYNAMICS)
+    assert spec.varies is (Varies.DYNAMICS if family.name == "cheetah-negated" else Varies.REWARD)
     assert len(set(spec.observation_names)) == 17
     env.close()
 
@@ -77,3 +77,12 @@ def test_names_stand_where_the_values_are(family: Family) -> None:
     for index, name in enumerate(family.spec_json()["action_names"]):
         assert env.unwrapped.model.actuator(index).name == name  # type: ignore[attr-defined]
     env.close()
+
+
+def test_the_standard_family_is_the_benchmarks() -> None:
+    family = FAMILIES["cheetah-vel"]
+    train, test = family.train_tasks(0), family.test_tasks
+    assert (len(train), len(test)) == (100, 30)
+    assert all(0.0 <= task.target <= 3.0 for task in (*train, *test) if task.target is not None)
+    assert not {task.target for task in train} & {task.target for task in test}
+    assert family.train_tasks(1) != train

@@ -398,4 +398,5 @@ def test_named_runs_are_at_the_papers_scale_and_whole(named: Run | PearlRun) -> 
     assert training.buffer_capacity % 200 == 0
     per_task = steps // len(FAMILIES[named.family].train_tasks(0))
     assert training.buffer_capacity >= per_task  # nothing is overwritten, on average
-    assert Configuration.from_json(named.configuration.to_json()) == named.configuration
+    if isinstance(named, Run):
+        assert Configuration.from_json(named.configuration.to_json()) == named.configuration

@@ -1,4 +1,4 @@
-"""mier-train: list, run, oracle, evaluate."""
+"""mier-train: list, run, bundle, oracle, evaluate, study."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from mier_trainer.meta_train import MetaTrainer
 from mier_trainer.oracle_shell import train_oracle
 from mier_trainer.run_folder import RunFolder
 from mier_trainer.runs import RUNS, PearlRun, Run
+from mier_trainer.study import studies
+from mier_trainer.study_shell import run_study
 from mier_trainer.train_shell import train
 
 app = tyro.extras.SubcommandApp()
@@ -154,6 +156,49 @@ def evaluate(
         curve_every=curve_every,
         updates=updates,
     )
+
+
+@app.command(name="study")
+def study(
+    name: Annotated[str, tyro.conf.Positional],
+    evaluations: tuple[str, ...] = (),
+    seeds: tuple[int, ...] = (),
+    tasks: tuple[int, ...] = (),
+    runs: Path | None = None,
+    results: Path = Path("docs/results"),
+) -> None:
+    """Evaluate what a figure needs and its JSONL does not hold yet, from finished runs.
+
+    Args:
+        name: of the figure: fig3 or fig4.
+        evaluations: some of the figure's evaluations (default: all).
+        seeds: some of its seeds (default: all).
+        tasks: indices of test tasks (default: all).
+        runs: folder of runs (default $MIER_RUNS, else ./runs).
+        results: folder of the JSONL.
+    """
+    torch.set_num_threads(1)
+    known = studies()
+    if name not in known:
+        raise SystemExit(f"unknown figure '{name}'; expected one of {', '.join(sorted(known))}")
+    chosen = known[name]
+    if unknown := set(evaluations) - set(chosen.evaluations):
+        raise SystemExit(f"{name} has no evaluations {sorted(unknown)}; it has {', '.join(chosen.evaluations)}")
+    family = FAMILIES[chosen.family]
+    some = [family.test_tasks[i] for i in tasks] if tasks else list(family.test_tasks)
+    for seed in seeds or chosen.seeds:
+        for evaluation in evaluations or chosen.evaluations:
+            try:
+                run_study(
+                    chosen,
+                    chosen.evaluations[evaluation],
+                    seed,
+                    runs or _default_root(),
+                    results / f"{name}.jsonl",
+                    some,
+                )
+            except FileNotFoundError as error:
+                raise SystemExit(str(error)) from error
 
 
 def _family(name: str) -> Family:

@@ -54,6 +54,12 @@ def bundle(trainer: MetaTrainer, folder: RunFolder, into: Path, episodes: int) -
     return path
 
 
+def trained_checkpoint(trainer: MetaTrainer, episodes: int) -> Checkpoint:
+    """The checkpoint that `bundle` would write, in memory, without what only a reader needs."""
+    facts = {"family": trainer.run.family, "seed": trainer.seed, "epochs": trainer.epochs_done}
+    return decode(encode(_agent(trainer), select_episodes(trainer, episodes), trainer.run.name, facts))
+
+
 def load(path: Path) -> Checkpoint:
     """Read a checkpoint folder.
 

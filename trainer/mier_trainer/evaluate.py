@@ -12,13 +12,16 @@ import torch
 from mier.adaptation import Adaptation
 from mier.checkpoint import Checkpoint
 from mier.config import FineTuneConfig
+from mier.finetune import FineTune
 from mier.session import Session
 from mier.types import Transitions
 from mier_envs.families import Family, Task
 from mier_trainer.rollout import collect, flatten_episodes
 
-_EVALUATION_SEED = 40_000
+EVALUATION_SEED = 40_000
+"""Of the initial states of evaluation episodes, shared by all arms of a study."""
 _CHUNK_UPDATES = 250
+_CURVE_EPISODES = 3
 _TRAJECTORIES = 2
 """Real trajectories a round; the context is adapted after each, so that the second sees more than the first."""
 
@@ -40,7 +43,8 @@ def evaluate_task(
     Args:
         seed: of the exploration, the initial states of the real trajectories and the fine-tune.
         rounds: each further round acts with the newest policy for two more trajectories, adapts and fine-tunes again.
-        curve_every: also evaluate every so many updates, as arm 'curve'; 0 for not at all.
+        curve_every: also act after every so many updates of the first round, as arm 'curve'; 0 for not at all. Its
+            seconds are those of adapting and fine-tuning so far, without those of looking.
     """
     session = Session(checkpoint, seed)
     rng = np.random.default_rng([seed, 1])
@@ -48,9 +52,18 @@ def evaluate_task(
     facts: dict[str, Any] = {"task": task.name, "target": task.target, "seed": seed}
 
     def rows(arm: str, **extra: Any) -> Iterator[dict[str, Any]]:
-        played = _play(session, family, [task] * episodes, np.random.default_rng(_EVALUATION_SEED), None)
+        played = _play(session, family, [task] * episodes, np.random.default_rng(EVALUATION_SEED), None)
         for i, value in enumerate(played.reward.sum(-1).tolist()):
             yield facts | {"arm": arm, "episode": i, "return": round(value, 3), "real_steps": real_steps} | extra
+
+    def curve(tuned: FineTune, seconds: float) -> Iterator[dict[str, Any]]:
+        trial = Session(checkpoint, seed)
+        trial.publish(tuned)
+        start = np.random.default_rng(EVALUATION_SEED)
+        played = _play(trial, family, [task] * _CURVE_EPISODES, start, None)
+        at: dict[str, Any] = {"arm": "curve", "round": 1, "updates": tuned.updates_done, "seconds": seconds}
+        for i, value in enumerate(played.reward.sum(-1).tolist()):
+            yield facts | at | {"episode": i, "return": round(value, 3), "real_steps": real_steps}
 
     yield from rows("unadapted", round=0)
     for number in range(1, rounds + 1):
@@ -65,24 +78,17 @@ def evaluate_task(
         }
         if number == 1:
             yield from rows("context_adapted", round=number, **nlls)
-        started = time.perf_counter()
+        watch = time.perf_counter()
         tuned = session.start_finetune(config, seed=seed)
+        seconds = adapt_s + time.perf_counter() - watch
         nlls["nll_model"] = round(tuned.heldout_nll, 4)
         while not tuned.done:
-            before = tuned.updates_done
+            before, watch = tuned.updates_done, time.perf_counter()
             metrics = tuned.run(_CHUNK_UPDATES)
+            seconds += time.perf_counter() - watch
             on_update(metrics.updates_done - before)
-            if curve_every and metrics.updates_done % curve_every == 0 and not tuned.done:
-                trial = Session(checkpoint, seed)
-                trial.publish(tuned)
-                played = _play(trial, family, [task] * 3, np.random.default_rng(_EVALUATION_SEED), None)
-                yield facts | {
-                    "arm": "curve",
-                    "round": number,
-                    "updates": metrics.updates_done,
-                    "return": round(played.reward.sum(-1).mean().item(), 3),
-                }
-        seconds = time.perf_counter() - started
+            if number == 1 and curve_every and metrics.updates_done % curve_every == 0:
+                yield from curve(tuned, round(seconds, 2))
         session.publish(tuned)
         yield from rows("finetuned", round=number, updates=config.updates, seconds=round(seconds, 2), **nlls)
 
@@ -99,7 +105,7 @@ def context_returns(
             if arm == "context_adapted":
                 generator = torch.Generator().manual_seed(seed)
                 found, _ = _two_trajectories(session, family, task, np.random.default_rng([seed, 1]), generator)
-            played = _play(session, family, [task] * episodes, np.random.default_rng(_EVALUATION_SEED), None)
+            played = _play(session, family, [task] * episodes, np.random.default_rng(EVALUATION_SEED), None)
             returns.append(played.reward.sum(-1).mean().item())
         rows.append(
             {

@@ -22,11 +22,10 @@ from mier.types import EnvSpec
 from mier_envs.families import FAMILIES, Task
 from mier_trainer.baselines.pearl_encoder import ContextEncoder, kl_to_prior
 from mier_trainer.epoch_random import EpochRandom
+from mier_trainer.evaluate import EVALUATION_SEED
 from mier_trainer.rollout import collect, flatten_episodes
 from mier_trainer.runs import PearlRun
 
-EVALUATION_SEED = 40_000
-"""Of the initial states of evaluation episodes, shared by all arms of a study."""
 _NORMALIZER_ROWS = 20_000
 
 

@@ -1,0 +1,105 @@
+"""Drives a study: evaluates what its JSONL does not hold yet, one row an evaluation episode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mier.checkpoint import Checkpoint
+from mier_envs.families import FAMILIES, Task
+from mier_trainer.baselines.pearl import PearlTrainer
+from mier_trainer.bundle import trained_checkpoint
+from mier_trainer.evaluate import evaluate_task
+from mier_trainer.meta_train import MetaTrainer
+from mier_trainer.progress import progress_bar
+from mier_trainer.run_folder import RunFolder, append_jsonl, provenance, read_jsonl
+from mier_trainer.runs import RUNS
+from mier_trainer.study import Evaluation, Study
+from mier_trainer.trainers import start_trainer
+
+_RELABEL_EPISODES = 1200
+Advance = Callable[[int], None]
+
+
+def run_study(study: Study, evaluation: Evaluation, seed: int, root: Path, results: Path, tasks: list[Task]) -> None:
+    """Append to `results` the rows of each task that it does not hold yet for this evaluation and seed.
+
+    Raises:
+        FileNotFoundError: the run has no finished save; names the command that makes it.
+    """
+    rows = read_jsonl(results) if results.exists() else []
+    done = {row["task"] for row in rows if (row["evaluation"], row["seed"]) == (evaluation.name, seed)}
+    todo = [task for task in tasks if task.name not in done]
+    if not todo:
+        return
+    trainer, key = _trained(study, evaluation, seed, root)
+    if isinstance(trainer, PearlTrainer):
+        real_steps = trainer.run.training.prior_episodes * trainer.spec.horizon_steps
+        for found in trainer.adapted_episodes(todo, episodes=study.episodes, seed=seed):
+            append_jsonl(results, *(key | row for row in _pearl_rows(found, real_steps)))
+        return
+    checkpoint = trained_checkpoint(trainer, _RELABEL_EPISODES)
+    config = evaluation.tuned(checkpoint.agent.configuration.finetune)
+    title = f"{study.name} {evaluation.name} seed {seed}"
+    with progress_bar(title, len(todo) * evaluation.rounds * config.updates, 0) as advance:
+        for task in todo:
+            played = _ours(study, evaluation, checkpoint, task, seed, lambda n, note=task.name: advance(n, note))
+            append_jsonl(results, *[key | row for row in played])
+
+
+def _trained(
+    study: Study, evaluation: Evaluation, seed: int, root: Path
+) -> tuple[MetaTrainer | PearlTrainer, dict[str, Any]]:
+    """The finished run, and what all rows of it share."""
+    run = RUNS[evaluation.run]
+    trainer = start_trainer(run, seed, torch.device("cpu"))
+    assert isinstance(trainer, MetaTrainer | PearlTrainer)
+    if (saved := RunFolder.open(root, run.name, seed).load()) is not None:
+        trainer.load_state_dict(saved)
+    if trainer.epochs_done < run.training.epochs:
+        raise FileNotFoundError(
+            f"evaluation '{evaluation.name}' needs run {run.name} with seed {seed} finished: expected "
+            f"{run.training.epochs} epochs, found {trainer.epochs_done}; run: mier-train run {run.name} --seed {seed}"
+        )
+    shared = {
+        "figure": study.name,
+        "evaluation": evaluation.name,
+        "configuration": run.configuration.name,
+        "run": run.name,
+        "environment_steps": trainer.environment_steps,
+        **provenance(seed),
+    }
+    return trainer, shared
+
+
+def _ours(
+    study: Study, evaluation: Evaluation, checkpoint: Checkpoint, task: Task, seed: int, advance: Advance
+) -> Iterator[dict[str, Any]]:
+    return evaluate_task(
+        checkpoint,
+        FAMILIES[study.family],
+        task,
+        evaluation.tuned(checkpoint.agent.configuration.finetune),
+        seed=seed,
+        episodes=study.episodes,
+        rounds=evaluation.rounds,
+        curve_every=evaluation.curve_every,
+        on_update=advance,
+    )
+
+
+def _pearl_rows(found: dict[str, Any], real_steps: int) -> Iterator[dict[str, Any]]:
+    for number, arm in enumerate(("unadapted", "context_adapted")):
+        for episode, value in enumerate(found[arm]):
+            yield {
+                "task": found["task"],
+                "target": found["target"],
+                "arm": arm,
+                "episode": episode,
+                "return": round(value, 3),
+                "real_steps": number * real_steps,
+                "round": number,
+            }
