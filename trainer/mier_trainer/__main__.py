@@ -1,4 +1,4 @@
-"""mier-train: list, run, bundle, oracle, evaluate, study."""
+"""mier-train: list, run, bundle, oracle, evaluate, study, figures."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from mier_envs.families import FAMILIES, Family
 from mier_trainer.bundle import bundle, load
 from mier_trainer.device import bf16_pays, pick_device
 from mier_trainer.evaluate_shell import Arm, run_evaluation
+from mier_trainer.figures_shell import draw_figures
 from mier_trainer.meta_train import MetaTrainer
 from mier_trainer.oracle_shell import train_oracle
 from mier_trainer.run_folder import RunFolder
@@ -199,6 +200,18 @@ def study(
                 )
             except FileNotFoundError as error:
                 raise SystemExit(str(error)) from error
+
+
+@app.command(name="figures")
+def figures(results: Path = Path("docs/results"), page: Path = Path("docs/results.md")) -> None:
+    """Draw every figure from its recorded JSONL, and renew the tables of the results page.
+
+    Args:
+        results: folder of the JSONL; gets the pictures.
+        page: Markdown whose marked tables are renewed.
+    """
+    for path in draw_figures(results, page):
+        Console().print(f"wrote {path}")
 
 
 def _family(name: str) -> Family:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mier.checkpoint import Checkpoint
 from mier_envs.families import FAMILIES, Task
 from mier_trainer.baselines.pearl import PearlTrainer
 from mier_trainer.bundle import trained_checkpoint
@@ -21,7 +20,6 @@ from mier_trainer.study import Evaluation, Study
 from mier_trainer.trainers import start_trainer
 
 _RELABEL_EPISODES = 1200
-Advance = Callable[[int], None]
 
 
 def run_study(study: Study, evaluation: Evaluation, seed: int, root: Path, results: Path, tasks: list[Task]) -> None:
@@ -46,7 +44,18 @@ def run_study(study: Study, evaluation: Evaluation, seed: int, root: Path, resul
     title = f"{study.name} {evaluation.name} seed {seed}"
     with progress_bar(title, len(todo) * evaluation.rounds * config.updates, 0) as advance:
         for task in todo:
-            played = _ours(study, evaluation, checkpoint, task, seed, lambda n, note=task.name: advance(n, note))
+            note = task.name
+            played = evaluate_task(
+                checkpoint,
+                FAMILIES[study.family],
+                task,
+                config,
+                seed=seed,
+                episodes=study.episodes,
+                rounds=evaluation.rounds,
+                curve_every=evaluation.curve_every,
+                on_update=lambda n, note=note: advance(n, note),  # type: ignore[misc]
+            )
             append_jsonl(results, *[key | row for row in played])
 
 
@@ -73,22 +82,6 @@ def _trained(
         **provenance(seed),
     }
     return trainer, shared
-
-
-def _ours(
-    study: Study, evaluation: Evaluation, checkpoint: Checkpoint, task: Task, seed: int, advance: Advance
-) -> Iterator[dict[str, Any]]:
-    return evaluate_task(
-        checkpoint,
-        FAMILIES[study.family],
-        task,
-        evaluation.tuned(checkpoint.agent.configuration.finetune),
-        seed=seed,
-        episodes=study.episodes,
-        rounds=evaluation.rounds,
-        curve_every=evaluation.curve_every,
-        on_update=advance,
-    )
 
 
 def _pearl_rows(found: dict[str, Any], real_steps: int) -> Iterator[dict[str, Any]]:
