@@ -77,14 +77,16 @@ class EnvSpec:
 
     def to_unit_action(self, action: Tensor) -> Tensor:
         """[..., action_dim] in environment units -> the same action in [-1, 1], which the networks see."""
-        low, high = self._bounds(action)
-        return 2.0 * (action - low) / (high - low) - 1.0
+        middle, half = self._middle_and_half(action)
+        return (action - middle) / half
 
     def from_unit_action(self, action: Tensor) -> Tensor:
         """[..., action_dim] in [-1, 1] -> environment units."""
+        # Bounds that are symmetric keep an action's sign exact: what is the other way round is exactly so.
+        middle, half = self._middle_and_half(action)
         low, high = self._bounds(action)
         # Rounding may overshoot a bound by one unit in the last place, which a robot's own check would refuse.
-        return (low + 0.5 * (action + 1.0) * (high - low)).clamp(low, high)
+        return (middle + half * action).clamp(low, high)
 
     def terminated(self, observation: Tensor) -> Tensor:
         """[..., observation_dim] -> [...] 1.0 where the environment's rule calls the state a fall."""
@@ -93,6 +95,10 @@ class EnvSpec:
             entry = observation[..., r.index]
             fallen |= ~((entry >= r.low) & (entry <= r.high))
         return fallen.to(observation.dtype)
+
+    def _middle_and_half(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        low, high = self._bounds(like)
+        return 0.5 * (low + high), 0.5 * (high - low)
 
     def _bounds(self, like: Tensor) -> tuple[Tensor, Tensor]:
         return like.new_tensor(self.action_low), like.new_tensor(self.action_high)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mier_envs.cheetah_families import mask_of
 from mier_mujoco.episodes import Purpose, starting_seed
 from mier_mujoco.intervals import mean_interval
 from mier_mujoco.oracle import read_oracle
@@ -17,7 +18,7 @@ def test_tasks_are_chosen_by_speed_or_by_joints() -> None:
     assert [task.target for task in Settings().tasks()] == [0.5, 1.0, 1.5, 2.0, 2.5]
     assert [task.name for task in Settings(targets="2.0, 1.25").tasks()] == ["2 m/s", "1.25 m/s"]
     (negated,) = Settings(task="cheetah-negated", targets="0+1+5").tasks()
-    assert negated.mask == (-1.0, -1.0, 1.0, 1.0, 1.0, -1.0)
+    assert mask_of(negated) == (-1.0, -1.0, 1.0, 1.0, 1.0, -1.0)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from mier_envs.cheetah import CheetahNegatedEnv, forward_reward, vel_reward
+from mier_envs.cheetah_families import batched_cheetahs
 from mier_envs.compilation import expecting_settotalmass
 from mier_envs.families import FAMILIES, Family
 
@@ -27,13 +28,14 @@ def place(env: gymnasium.Env[Any, Any], qpos: np.ndarray, qvel: np.ndarray) -> N
 def test_batched_physics_is_the_environment_bit_for_bit(family: Family) -> None:
     tasks = [family.test_tasks[i] for i in (0, 2, 4)]
     rng = np.random.default_rng(0)
-    batch, qpos, qvel = family.batch(tasks), rng.uniform(-0.1, 0.1, (3, 9)), 0.1 * rng.standard_normal((3, 9))
+    batch, qpos, qvel = batched_cheetahs(tasks), rng.uniform(-0.1, 0.1, (3, 9)), 0.1 * rng.standard_normal((3, 9))
     # Beyond the bounds as well: both clip.
     actions = rng.uniform(-1.3, 1.3, (STEPS, 3, 6)).astype(np.float32)
     observed = [batch.set_state(qpos, qvel)]
     rewarded = []
     for action in actions:
-        observation, reward = batch.step(action)
+        observation, reward, fallen = batch.step(action)
+        assert not fallen.any()
         observed.append(observation)
         rewarded.append(reward)
     assert observed[-1].dtype == rewarded[-1].dtype == np.float32
@@ -55,7 +57,7 @@ def test_batched_physics_is_the_environment_bit_for_bit(family: Family) -> None:
 
 def test_rows_do_not_meet() -> None:
     family = FAMILIES["cheetah-negated"]
-    both, alone = family.batch(list(family.test_tasks[:2])), family.batch([family.test_tasks[1]])
+    both, alone = batched_cheetahs(list(family.test_tasks[:2])), batched_cheetahs([family.test_tasks[1]])
     rng = np.random.default_rng(3)
     qpos, qvel = rng.uniform(-0.1, 0.1, (2, 9)), rng.standard_normal((2, 9))
     both.set_state(qpos, qvel)
@@ -82,7 +84,7 @@ def test_a_step_depends_on_positions_velocities_and_action_alone() -> None:
 
 def test_batched_starts_are_distributed_as_the_environments() -> None:
     family = FAMILIES["cheetah-vel-ood"]
-    batch = family.batch(list(family.test_tasks) * 400)
+    batch = batched_cheetahs(list(family.test_tasks) * 400)
     first = batch.reset(np.random.default_rng(0))
     env = family.make(family.test_tasks[0])
     single = np.stack([env.reset(seed=i)[0] for i in range(500)])
@@ -209,7 +211,7 @@ def test_the_physics_is_that_of_gymnasiums_own_cheetah() -> None:
     with warnings.catch_warnings(), expecting_settotalmass():
         plain = gymnasium.make("HalfCheetah-v5").unwrapped.model  # type: ignore[attr-defined]
     family = FAMILIES["cheetah-vel-ood"]
-    ours = [family.batch([family.test_tasks[0]]).model, family.make(family.test_tasks[0]).unwrapped.model]  # type: ignore[attr-defined]
+    ours = [batched_cheetahs([family.test_tasks[0]]).model, family.make(family.test_tasks[0]).unwrapped.model]  # type: ignore[attr-defined]
     size = mujoco.mj_sizeModel(plain)
     images = []
     for model in (plain, *ours):

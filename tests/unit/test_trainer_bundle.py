@@ -122,13 +122,30 @@ def test_episodes_are_the_latest_and_some_of_before(made: Made) -> None:
     assert torch.equal(firsts[0], stored.observation[0])  # and the oldest
 
 
-def test_rings_that_cut_episodes_are_refused(made: Made) -> None:
-    trainer = MetaTrainer.start(replace(RUN, training=replace(TRAINING, buffer_capacity=250)), 3, torch.device("cpu"))
+def test_an_episode_that_a_full_ring_has_cut_is_left_out(made: Made) -> None:
     lived = made.trainer.everything.contents(int(made.trainer.everything.filled_tasks[0]))
+    trainer = MetaTrainer.start(replace(RUN, training=replace(TRAINING, buffer_capacity=250)), 3, torch.device("cpu"))
     for start in (0, 200):
         trainer.everything.add(0, lived.rows(slice(start, start + 200)))
-    with pytest.raises(ValueError, match="a ring of 250 transitions cuts episodes of 200 steps"):
-        select_episodes(trainer, 4)
+    buffer = select_episodes(trainer, 4)
+    assert torch.equal(buffer.transitions.observation, lived.observation[200:400])
+    assert buffer.task.tolist() == [0]
+    small = MetaTrainer.start(replace(RUN, training=replace(TRAINING, buffer_capacity=200)), 3, torch.device("cpu"))
+    small.everything.add(0, lived.rows(slice(0, 200)))
+    with pytest.raises(ValueError, match="no task holds a whole episode: buffer_capacity must be several times"):
+        select_episodes(small, 4)
+
+
+def test_episodes_of_any_length_are_kept_whole(made: Made) -> None:
+    lived = made.trainer.everything.contents(int(made.trainer.everything.filled_tasks[0]))
+    trainer = MetaTrainer.start(RUN, 3, torch.device("cpu"))
+    lengths = [30, 7, 120]
+    for i, length in enumerate(lengths):
+        fallen = lived.rows(slice(200 * i, 200 * i + length))
+        trainer.everything.add(0, fallen._replace(terminated=torch.eye(length)[-1]))
+    buffer = select_episodes(trainer, 10)
+    assert torch.bincount(buffer.episode).tolist() == lengths
+    assert buffer.transitions.terminated.nonzero().flatten().tolist() == [29, 36, 156]
 
 
 def test_the_manifest_says_where_it_comes_from(made: Made) -> None:

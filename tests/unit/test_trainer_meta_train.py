@@ -25,7 +25,7 @@ from mier.types import Transitions
 from mier_envs.families import FAMILIES
 from mier_trainer.epoch_random import EpochRandom
 from mier_trainer.meta_train import MetaTrainer, adapted_returns
-from mier_trainer.rollout import collect, flatten_episodes
+from mier_trainer.rollout import collect
 from mier_trainer.run_folder import RunFolder
 from mier_trainer.runs import RUNS, PearlRun, Run, TrainingConfig
 from mier_trainer.train_shell import train
@@ -373,21 +373,25 @@ def test_collected_rows_are_what_the_environment_did(run: Run) -> None:
     family, policy = FAMILIES[run.family], MetaTrainer.start(run, 5, CPU).agent.policy
     tasks = [family.test_tasks[0], family.test_tasks[3]]
     contexts = torch.randn(2, run.configuration.model.context_dim)
-    rows = collect(
+    episodes = collect(
         family, tasks, policy, contexts, rng=np.random.default_rng(0), generator=torch.Generator().manual_seed(1)
     )
+    rows = episodes.transitions
     env = family.batch(tasks)
     np.testing.assert_array_equal(env.reset(np.random.default_rng(0)), rows.observation[:, 0].numpy())
     for step in range(200):
-        observation, reward = env.step(rows.action[:, step].numpy())
+        observation, reward, _ = env.step(rows.action[:, step].numpy())
         np.testing.assert_array_equal(observation, rows.next_observation[:, step].numpy())
         np.testing.assert_array_equal(reward, rows.reward[:, step].numpy())
-    quiet = collect(family, tasks, policy, contexts, rng=np.random.default_rng(0), generator=None)
+    quiet = collect(family, tasks, policy, contexts, rng=np.random.default_rng(0), generator=None).transitions
     unit = policy(quiet.observation[:, 0], contexts, torch.zeros(2, 6))
     torch.testing.assert_close(quiet.action[:, 0], unit)
     assert not torch.equal(quiet.action[:, 0], rows.action[:, 0])
-    assert flatten_episodes(rows).observation.shape == (400, 17)
-    assert torch.equal(flatten_episodes(rows).reward[200:], rows.reward[1])
+    assert episodes.length.tolist() == [200, 200]
+    assert episodes.steps == 400
+    assert episodes.flat().observation.shape == (400, 17)
+    assert torch.equal(episodes.flat().reward[200:], rows.reward[1])
+    assert not rows.terminated.any()  # running out of time is no termination
 
 
 @pytest.mark.parametrize("named", RUNS.values(), ids=RUNS)

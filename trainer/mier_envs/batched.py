@@ -53,8 +53,10 @@ class BatchedCheetah:
         self._state = np.concatenate([np.zeros((self.rows, 1)), qpos, qvel], -1)
         return self._observation()
 
-    def step(self, action: NDArray[np.floating[Any]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Actions [n, 6] -> next observations [n, 17], rewards [n]."""
+    def step(
+        self, action: NDArray[np.floating[Any]]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """Actions [n, 6] -> next observations [n, 17], rewards [n], falls [n] (a cheetah never does)."""
         unit = np.clip(np.asarray(action, np.float64), -1.0, 1.0)
         x_before = self._state[:, 1].copy()
         control = np.repeat((unit * self.masks)[:, None], FRAME_SKIP, axis=1)
@@ -64,7 +66,7 @@ class BatchedCheetah:
         self._state = np.ascontiguousarray(states[:, -1])
         speed = (self._state[:, 1] - x_before) / self._dt_s
         reward = forward_reward(speed, unit) if self.targets is None else vel_reward(speed, unit, self.targets)
-        return self._observation(), reward.astype(np.float32)
+        return self._observation(), reward.astype(np.float32), np.zeros(self.rows, np.float32)
 
     def _observation(self) -> NDArray[np.float32]:
         return self._state[:, 2:].astype(np.float32)

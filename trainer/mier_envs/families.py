@@ -1,24 +1,18 @@
-"""The task distributions of the study: which tasks train, which test, and how an environment of one is made."""
+"""Task distributions: which tasks train, which test, and how an environment of one is made.
+
+A family of your own is one `register` call in a module of yours (docs/tutorials/your-environment.md).
+"""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import gymnasium
-import numpy as np
 
-from mier_envs.batched import BatchedCheetah
-from mier_envs.cheetah import HORIZON_STEPS
-
-_JOINTS = ("bthigh", "bshin", "bfoot", "fthigh", "fshin", "ffoot")
-_POSITIONS = ("rootz", "rooty", *_JOINTS)
-_OBSERVATIONS = (
-    *(f"{name}_position" for name in _POSITIONS),
-    *(f"{name}_velocity" for name in ("rootx", *_POSITIONS)),
-)
+from mier_envs.batch import Batch, EnvironmentBatch
 
 
 @dataclass(frozen=True)
@@ -26,90 +20,99 @@ class Task:
     """One task of a family."""
 
     name: str
-    target: float | None
-    """Target speed in m/s, where the family has one."""
-    mask: tuple[float, ...] = (1.0,) * 6
-    """Sign of each actuator."""
+    arguments: Mapping[str, Any] = field(hash=False)
+    """What the environment is made with: what tells this task from the others."""
+
+    @property
+    def target(self) -> float | None:
+        """Target speed in m/s, where the family has one."""
+        return self.arguments.get("target")
 
 
 @dataclass(frozen=True)
 class Family:
-    """A task distribution with its training tasks and its test tasks."""
+    """A task distribution with its training tasks and its test tasks.
+
+    The environment's observation and action spaces are flat boxes, and it is registered with `max_episode_steps`.
+    """
 
     name: str
     environment_id: str
     varies: str
+    """'reward' where tasks differ in the reward alone, else 'dynamics'."""
     train_tasks: Callable[[int], list[Task]]
     """seed -> training tasks"""
     test_tasks: tuple[Task, ...]
+    observation_names: tuple[str, ...] = ()
+    """In the order of the observation; empty: numbered."""
+    action_names: tuple[str, ...] = ()
+    healthy_ranges: tuple[tuple[int, float, float], ...] = ()
+    """(observation entry, low, high): outside is a fall, which ends an episode. What the model needs to know of it."""
+    batched: Callable[[list[Task]], Batch] | None = None
+    """Many environments in one call, equal to single ones; None: one after the other."""
 
     def make(self, task: Task, render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
         """A Gymnasium environment of this task."""
-        arguments: dict[str, Any] = {"mask": task.mask} if task.target is None else {"target": task.target}
-        return gymnasium.make(self.environment_id, render_mode=render_mode, **arguments)
+        return gymnasium.make(self.environment_id, render_mode=render_mode, **task.arguments)
 
-    def batch(self, tasks: list[Task]) -> BatchedCheetah:
-        """Batched physics with one row per given task."""
-        targets = None if tasks[0].target is None else np.asarray([t.target for t in tasks], np.float64)
-        return BatchedCheetah(np.asarray([t.mask for t in tasks]), targets)
+    def batch(self, tasks: list[Task]) -> Batch:
+        """One row per given task."""
+        if self.batched is not None:
+            return self.batched(tasks)
+        return EnvironmentBatch([self.make(task) for task in tasks])
+
+    @property
+    def horizon_steps(self) -> int:
+        return int(self._spec["horizon_steps"])
 
     def spec_json(self) -> dict[str, Any]:
-        """The environment's spec in the fields of the service's contract."""
+        """The environment's spec in the fields of the service's contract, read off the environment itself."""
+        return dict(self._spec)
+
+    @cached_property
+    def _spec(self) -> dict[str, Any]:
+        env = self.make(self.test_tasks[0])
+        seen, acted = env.observation_space, env.action_space
+        if not (isinstance(seen, gymnasium.spaces.Box) and isinstance(acted, gymnasium.spaces.Box)):
+            raise ValueError(f"{self.environment_id}: expected Box spaces, came {seen} and {acted}; wrap it")
+        if len(seen.shape) != 1 or len(acted.shape) != 1:
+            raise ValueError(
+                f"{self.environment_id}: expected flat spaces, came shapes {seen.shape} and {acted.shape}; "
+                "wrap it in gymnasium.wrappers.FlattenObservation"
+            )
+        horizon = env.spec.max_episode_steps if env.spec else None
+        if horizon is None:
+            raise ValueError(f"{self.environment_id}: expected max_episode_steps in its registration, came none")
+        names = self.observation_names or tuple(f"observation_{i}" for i in range(seen.shape[0]))
+        env.close()
         return {
             "id": self.environment_id,
-            "observation_names": list(_OBSERVATIONS),
-            "action_names": list(_JOINTS),
-            "action_low": [-1.0] * 6,
-            "action_high": [1.0] * 6,
-            "dt_s": 0.05,
-            "horizon_steps": HORIZON_STEPS,
+            "observation_names": list(names),
+            "action_names": list(self.action_names or (f"action_{i}" for i in range(acted.shape[0]))),
+            "action_low": [float(a) for a in acted.low],
+            "action_high": [float(a) for a in acted.high],
+            "dt_s": _control_period_s(env),
+            "horizon_steps": horizon,
             "varies": self.varies,
-            "healthy_ranges": [],
+            "healthy_ranges": [{"index": i, "low": low, "high": high} for i, low, high in self.healthy_ranges],
         }
 
 
-def _vel_task(target: float) -> Task:
-    return Task(f"{target:g} m/s", float(target))
+def _control_period_s(env: gymnasium.Env[Any, Any]) -> float:
+    """MuJoCo environments know it; others say how many frames make a second."""
+    dt = getattr(env.unwrapped, "dt", None)
+    return float(dt) if dt is not None else 1.0 / float(env.metadata.get("render_fps") or 30)
 
 
-def _negated_task(joints: tuple[int, ...]) -> Task:
-    mask = tuple(-1.0 if j in joints else 1.0 for j in range(6))
-    return Task("negated " + "+".join(map(str, joints)), None, mask)
+FAMILIES: dict[str, Family] = {}
 
 
-def _vel_tasks(seed: int, fastest: float, count: int) -> list[Task]:
-    return [_vel_task(v) for v in np.random.default_rng(seed).uniform(0.0, fastest, count)]
+def register(family: Family) -> Family:
+    """Make a family known by its name.
 
-
-def _negated_train(seed: int) -> list[Task]:
-    """All ten ways to negate 3 of joints 0-4; the seed has nothing to choose."""
-    return [_negated_task(joints) for joints in itertools.combinations(range(5), 3)]
-
-
-FAMILIES: dict[str, Family] = {
-    family.name: family
-    for family in (
-        Family(
-            "cheetah-vel-ood",
-            "mier/CheetahVel-v0",
-            "reward",
-            lambda seed: _vel_tasks(seed, 1.0, 100),
-            tuple(_vel_task(v) for v in (0.5, 1.0, 1.5, 2.0, 2.5)),
-        ),
-        Family(
-            "cheetah-vel",
-            "mier/CheetahVel-v0",
-            "reward",
-            lambda seed: _vel_tasks(seed, 3.0, 100),
-            # One test set, whatever the seed of training.
-            tuple(_vel_tasks(1_000_000, 3.0, 30)),
-        ),
-        Family(
-            "cheetah-negated",
-            "mier/CheetahNegated-v0",
-            "dynamics",
-            _negated_train,
-            tuple(_negated_task((*joints, 5)) for joints in itertools.combinations(range(5), 2)),
-        ),
-    )
-}
+    Raises:
+        ValueError: another family has that name.
+    """
+    if FAMILIES.setdefault(family.name, family) is not family:
+        raise ValueError(f"a family named '{family.name}' is registered already; choose another name")
+    return family

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -80,26 +81,35 @@ def recorded_curve(path: Path) -> list[dict[str, Any]]:
 def select_episodes(trainer: MetaTrainer, episodes: int) -> RelabelBuffer:
     """About `episodes` whole episodes, evenly over tasks: half the latest (good behaviour), half spread over the whole
     run (coverage: what early, wild policies saw is what lies outside the training tasks)."""
-    horizon = trainer.agent.spec.horizon_steps
-    filled = [int(t) for t in trainer.everything.filled_tasks]
+    everything = trainer.everything
+    filled = [int(t) for t in everything.filled_tasks]
     each = max(2, episodes // len(filled))
     parts, tasks = [], []
     for task in filled:
-        rows = trainer.everything.contents(task)
-        if rows.size % horizon:
-            raise ValueError(
-                f"a ring of {trainer.everything.capacity} transitions cuts episodes of {horizon} steps: "
-                "buffer_capacity must be a multiple of the horizon"
-            )
-        stored = rows.size // horizon
-        latest = list(range(max(0, stored - each // 2), stored))
-        older = stored - len(latest)
-        spread = torch.linspace(0, max(older - 1, 0), min(each - len(latest), older)).long().unique().tolist()
-        for number in spread + latest:
-            parts.append(rows.rows(slice(number * horizon, (number + 1) * horizon)))
+        rows = everything.contents(task)
+        stored = _whole_episodes(rows, cut=rows.size == everything.capacity)
+        newest = max(0, len(stored) - each // 2)
+        older = min(each - len(stored[newest:]), newest)
+        spread = torch.linspace(0, max(newest - 1, 0), older).long().unique().tolist()
+        for chosen in [stored[number] for number in spread] + stored[newest:]:
+            parts.append(rows.rows(chosen))
             tasks.append(task)
-    episode = torch.arange(len(parts)).repeat_interleave(horizon)
+    if not parts:
+        raise ValueError("no task holds a whole episode: buffer_capacity must be several times the horizon")
+    length = torch.tensor([part.size for part in parts])
+    episode = torch.arange(len(parts)).repeat_interleave(length)
     return RelabelBuffer(Transitions.concatenate(parts), episode, torch.tensor(tasks))
+
+
+def _whole_episodes(rows: Transitions, cut: bool) -> list[slice]:
+    """Where the episodes of rows [n, dim] lie: within one, each state is the one before's next.
+
+    Args:
+        cut: the ring has been full, so that its oldest episode may lack its start; that one is left out.
+    """
+    joined = (rows.next_observation[:-1] == rows.observation[1:]).all(-1)
+    starts = [0, *((~joined).nonzero().flatten() + 1).tolist(), rows.size]
+    return [slice(a, b) for a, b in pairwise(starts)][int(cut) :]
 
 
 def _agent(trainer: MetaTrainer) -> Agent:

@@ -14,9 +14,8 @@ from mier.checkpoint import Checkpoint
 from mier.config import FineTuneConfig
 from mier.finetune import FineTune
 from mier.session import Session
-from mier.types import Transitions
 from mier_envs.families import Family, Task
-from mier_trainer.rollout import collect, flatten_episodes
+from mier_trainer.rollout import Episodes, collect
 
 EVALUATION_SEED = 40_000
 """Of the initial states of evaluation episodes, shared by all arms of a study."""
@@ -53,7 +52,7 @@ def evaluate_task(
 
     def rows(arm: str, **extra: Any) -> Iterator[dict[str, Any]]:
         played = _play(session, family, [task] * episodes, np.random.default_rng(EVALUATION_SEED), None)
-        for i, value in enumerate(played.reward.sum(-1).tolist()):
+        for i, value in enumerate(played.returns().tolist()):
             yield facts | {"arm": arm, "episode": i, "return": round(value, 3), "real_steps": real_steps} | extra
 
     def curve(tuned: FineTune, seconds: float) -> Iterator[dict[str, Any]]:
@@ -62,7 +61,7 @@ def evaluate_task(
         start = np.random.default_rng(EVALUATION_SEED)
         played = _play(trial, family, [task] * _CURVE_EPISODES, start, None)
         at: dict[str, Any] = {"arm": "curve", "round": 1, "updates": tuned.updates_done, "seconds": seconds}
-        for i, value in enumerate(played.reward.sum(-1).tolist()):
+        for i, value in enumerate(played.returns().tolist()):
             yield facts | at | {"episode": i, "return": round(value, 3), "real_steps": real_steps}
 
     yield from rows("unadapted", round=0)
@@ -106,7 +105,7 @@ def context_returns(
                 generator = torch.Generator().manual_seed(seed)
                 found, _ = _two_trajectories(session, family, task, np.random.default_rng([seed, 1]), generator)
             played = _play(session, family, [task] * episodes, np.random.default_rng(EVALUATION_SEED), None)
-            returns.append(played.reward.sum(-1).mean().item())
+            returns.append(played.returns().mean().item())
         rows.append(
             {
                 "task": task.name,
@@ -125,7 +124,7 @@ def _two_trajectories(
 ) -> tuple[Adaptation, float]:
     """Acts, observes and adapts after each trajectory; the last adaptation, and the seconds it took."""
     for _ in range(_TRAJECTORIES):
-        session.observe(flatten_episodes(_play(session, family, [task], rng, generator)))
+        session.observe(_play(session, family, [task], rng, generator).flat())
         started = time.perf_counter()
         found = session.adapt()
         seconds = time.perf_counter() - started
@@ -134,7 +133,7 @@ def _two_trajectories(
 
 def _play(
     session: Session, family: Family, tasks: list[Task], rng: np.random.Generator, generator: torch.Generator | None
-) -> Transitions:
+) -> Episodes:
     weights = session.active.weights
     contexts = torch.from_numpy(weights.context).expand(len(tasks), -1)
     policy = weights.load_policy(session.checkpoint.agent)

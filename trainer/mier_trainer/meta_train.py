@@ -116,12 +116,12 @@ class MetaTrainer:
                 generator=draw.torch,
             )
             for task in chosen:
-                data = flatten_episodes(gathered.rows(torch.tensor([i for i, t in enumerate(rows) if t == task])))
+                data = gathered.rows(torch.tensor([i for i, t in enumerate(rows) if t == task])).flat()
                 self.everything.add(int(task), data)
                 if stage == "prior":
                     self.before.add(int(task), data)
-            self.environment_steps += gathered.size
-            returns[f"return_{stage}"] = gathered.reward.sum(-1).mean().item()
+            self.environment_steps += gathered.steps
+            returns[f"return_{stage}"] = gathered.returns().mean().item()
         return returns
 
     def _prior(self, rows: list[int]) -> Tensor:
@@ -291,7 +291,7 @@ def adapted_returns(
     rows = [t for t in tasks for _ in range(prior_episodes)]
     gathered = collect(family, rows, agent.policy, prior, rng=draw.numpy, generator=draw.torch)
     adaptations = [
-        agent.adapt(flatten_episodes(gathered.rows(slice(i * prior_episodes, (i + 1) * prior_episodes))))
+        agent.adapt(gathered.rows(slice(i * prior_episodes, (i + 1) * prior_episodes)).flat())
         for i in range(len(tasks))
     ]
     contexts = torch.stack([torch.from_numpy(a.context) for a in adaptations]).to(device)
@@ -306,7 +306,7 @@ def adapted_returns(
             rng=np.random.default_rng(seed),
             generator=None,
         )
-        returns[arm] = played.reward.sum(-1).view(len(tasks), episodes).mean(-1)
+        returns[arm] = played.returns().view(len(tasks), episodes).mean(-1)
     return [
         {
             "task": task.name,

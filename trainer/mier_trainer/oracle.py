@@ -18,6 +18,7 @@ from mier.config import SacConfig
 from mier.networks import Policy, TwinCritic
 from mier.replay_buffer import ReplayBuffer
 from mier.types import EnvSpec
+from mier_envs.cheetah_families import mask_of
 from mier_envs.families import Family, Task
 from mier_trainer.epoch_random import EpochRandom
 from mier_trainer.rollout import collect, flatten_episodes
@@ -73,8 +74,8 @@ class OracleTrainer:
             gathered = collect(
                 self.family, [self.task], self.state.policy, torch.zeros(1, 0), rng=draw.numpy, generator=draw.torch
             )
-            returns.append(gathered.reward.sum().item())
-            self.replay.add(0, flatten_episodes(gathered))
+            returns.append(gathered.returns().item())
+            self.replay.add(0, gathered.flat())
             self._fit_normalizers()
             for step in range(self.updates_per_epoch // _EPISODES_PER_EPOCH):
                 batch = flatten_episodes(self.replay.sample(torch.zeros(1, dtype=torch.int64), _BATCH, draw.torch))
@@ -110,7 +111,7 @@ def oracle_returns(trainer: OracleTrainer, task: Task, *, episodes: int, seed: i
     action m' * m * a does exactly what a did. So the policy is carried over by that symmetry, and really run there.
     """
     policy = trainer.state.policy
-    carried = _Signed(policy, torch.tensor(trainer.task.mask) * torch.tensor(task.mask))
+    carried = _Signed(policy, torch.tensor(mask_of(trainer.task)) * torch.tensor(mask_of(task)))
     played = collect(
         trainer.family,
         [task] * episodes,
@@ -119,7 +120,7 @@ def oracle_returns(trainer: OracleTrainer, task: Task, *, episodes: int, seed: i
         rng=np.random.default_rng(seed),
         generator=None,
     )
-    returns: list[float] = played.reward.sum(-1).tolist()
+    returns: list[float] = played.returns().tolist()
     return returns
 
 

@@ -69,7 +69,7 @@ def train_oracle(family_name: str, task: Task, seed: int, root: Path, results: P
 
 
 def _covered(family: Family, task: Task) -> list[Task]:
-    return [task] if task.target is not None else list(family.test_tasks)
+    return list(family.test_tasks) if "mask" in task.arguments else [task]
 
 
 def _slug(task: Task) -> str:

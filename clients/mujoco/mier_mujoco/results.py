@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from mier_envs.cheetah_families import mask_of
 from mier_envs.families import Task
 from mier_mujoco import provenance
 from mier_mujoco.evaluation import Unit
@@ -34,7 +35,7 @@ def _row(settings: Settings, unit: Unit, result: TaskResult, oracle: float | Non
         "family": settings.task,
         "task": unit.task.name,
         "target": unit.task.target,
-        "mask": list(unit.task.mask),
+        "mask": list(mask_of(unit.task)),
         "unadapted": unadapted.mean,
         "context_adapted": context.mean,
         "finetuned": finetuned.mean,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+from mier_envs.cheetah_families import vel_task
 from mier_envs.families import FAMILIES, Family, Task
 
 _DEFAULT_PORTS = {"grpc": 50051, "http": 8080}
@@ -101,6 +102,6 @@ def _task(family: Family, word: str) -> Task:
             speed = float(word)
         except ValueError:
             raise ValueError(f"--targets: expected speeds in m/s such as 1.5,2.0, got {word!r}") from None
-        return next((t for t in family.test_tasks if t.target == speed), Task(f"{speed:g} m/s", speed))
+        return next((t for t in family.test_tasks if t.target == speed), vel_task(speed))
     known = ", ".join(task.name.split()[-1] for task in family.test_tasks)
     raise ValueError(f"--targets: expected some of {known}, got {word!r}")

@@ -91,12 +91,12 @@ class PearlTrainer:
             contexts = self._sampled(rows, draw) if stage == "adapted" else self._prior(len(rows), draw)
             gathered = collect(family, tasks, self.sac_state.policy, contexts, rng=draw.numpy, generator=draw.torch)
             for task in chosen:
-                data = flatten_episodes(gathered.rows(torch.tensor([i for i, t in enumerate(rows) if t == task])))
+                data = gathered.rows(torch.tensor([i for i, t in enumerate(rows) if t == task])).flat()
                 self.everything.add(int(task), data)
                 if stage == "prior":
                     self.before.add(int(task), data)
-            self.environment_steps += gathered.size
-            returns[f"return_{stage}"] = gathered.reward.sum(-1).mean().item()
+            self.environment_steps += gathered.steps
+            returns[f"return_{stage}"] = gathered.returns().mean().item()
         return returns
 
     def _prior(self, count: int, draw: EpochRandom) -> Tensor:
@@ -175,14 +175,14 @@ class PearlTrainer:
         rows = [t for t in tasks for _ in range(count)]
         gathered = collect(family, rows, policy, self._prior(len(rows), draw), rng=draw.numpy, generator=draw.torch)
         with torch.no_grad():
-            blocks = (flatten_episodes(gathered.rows(slice(i, i + count))) for i in range(0, len(rows), count))
+            blocks = (gathered.rows(slice(i, i + count)).flat() for i in range(0, len(rows), count))
             adapted = torch.stack([self.encoder(block).mean for block in blocks])
         many = [t for t in tasks for _ in range(episodes)]
         returns = {}
         for arm, z in (("unadapted", torch.zeros_like(adapted)), ("context_adapted", adapted)):
             contexts = z.repeat_interleave(episodes, 0)
             played = collect(family, many, policy, contexts, rng=np.random.default_rng(EVALUATION_SEED), generator=None)
-            returns[arm] = played.reward.sum(-1).view(len(tasks), episodes).tolist()
+            returns[arm] = played.returns().view(len(tasks), episodes).tolist()
         return [
             {"task": task.name, "target": task.target} | {arm: values[i] for arm, values in returns.items()}
             for i, task in enumerate(tasks)
