@@ -226,7 +226,16 @@ def test_a_shell_evaluates_what_is_not_there_yet(
 
     def evaluate(*seeds: int) -> list[dict[str, object]]:
         run_evaluation(
-            checkpoint, results, seeds=seeds, episodes=1, rounds=1, tasks=(1,), arm="ours", curve_every=0, updates=None
+            checkpoint,
+            FAMILY,
+            results,
+            seeds=seeds,
+            episodes=1,
+            rounds=1,
+            tasks=(1,),
+            arm="ours",
+            curve_every=0,
+            updates=None,
         )
         return read_jsonl(results)
 

@@ -72,7 +72,7 @@ def test_a_speed_oracle_is_of_its_own_speed() -> None:
 def test_results_are_written_once(tmp_path: Path, family: str, rows: int) -> None:
     results, task = tmp_path / "results" / "oracle.jsonl", FAMILIES[family].test_tasks[1]
     for _ in range(2):
-        oracle_shell.train_oracle(family, task, 1, tmp_path, results)
+        oracle_shell.train_oracle(FAMILIES[family], task, 1, tmp_path, results)
     written = read_jsonl(results)
     assert len(written) == rows
     covered = [task.name] if rows == 1 else [each.name for each in FAMILIES[family].test_tasks]
@@ -83,5 +83,5 @@ def test_results_are_written_once(tmp_path: Path, family: str, rows: int) -> Non
         assert np.isfinite(row["return_mean"])
         assert row["versions"]["mujoco"]
         assert [point[0] for point in row["curve"]] == [600]
-    oracle_shell.train_oracle(family, task, 2, tmp_path, results)
+    oracle_shell.train_oracle(FAMILIES[family], task, 2, tmp_path, results)
     assert len(read_jsonl(results)) == 2 * rows  # another seed is another oracle

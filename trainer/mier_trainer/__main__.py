@@ -11,15 +11,16 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from mier_envs.families import FAMILIES, Family
+from mier_envs.families import FAMILIES
 from mier_trainer.bundle import bundle, load
 from mier_trainer.device import bf16_pays, pick_device
 from mier_trainer.evaluate_shell import Arm, run_evaluation
 from mier_trainer.figures_shell import draw_figures
+from mier_trainer.lookup import UnknownName, find_family, find_run
 from mier_trainer.meta_train import MetaTrainer
 from mier_trainer.oracle_shell import train_oracle
 from mier_trainer.run_folder import RunFolder
-from mier_trainer.runs import RUNS, PearlRun, Run
+from mier_trainer.runs import RUNS, PearlRun
 from mier_trainer.study import studies
 from mier_trainer.study_shell import run_study
 from mier_trainer.train_shell import train
@@ -54,13 +55,13 @@ def run(
     """Meta-train a named run, or go on with it.
 
     Args:
-        name: one of `mier-train list`.
+        name: one of `mier-train list`, or module:name of your own.
         seed: of everything random.
         runs: folder of runs (default $MIER_RUNS, else ./runs).
         device: auto, cpu or cuda.
         precision: auto, fp32 or bf16.
     """
-    chosen = _named(name)
+    chosen = find_run(name)
     where = pick_device(device)
     # Tiny networks: a second thread costs more than it brings, and disturbs whoever shares the machine.
     torch.set_num_threads(1)
@@ -75,22 +76,22 @@ def bundle_run(
     """Make the checkpoint folder of a run's newest save.
 
     Args:
-        name: one of `mier-train list`.
+        name: one of `mier-train list`, or module:name of your own.
         seed: the run's seed.
         runs: folder of runs (default $MIER_RUNS, else ./runs).
         into: folder of checkpoints.
         episodes: whole episodes kept for relabelling (about 10 KB each).
     """
     torch.set_num_threads(1)
-    folder = RunFolder.open(runs or _default_root(), name, seed)
+    chosen = find_run(name)
+    if isinstance(chosen, PearlRun):
+        raise SystemExit(f"run '{name}' trains a baseline, which has no checkpoint; name a run of ours")
+    folder = RunFolder.open(runs or _default_root(), chosen.name, seed)
     saved = folder.load()
     if saved is None:
         raise SystemExit(
             f"run '{name}' with seed {seed} has no save under {folder.path}; start it with: mier-train run {name}"
         )
-    chosen = _named(name)
-    if isinstance(chosen, PearlRun):
-        raise SystemExit(f"run '{name}' trains a baseline, which has no checkpoint; name a run of ours")
     trainer = MetaTrainer.start(chosen, seed, torch.device("cpu"))
     trainer.load_state_dict(saved)
     Console().print(f"wrote {bundle(trainer, folder, into, episodes)}")
@@ -114,10 +115,10 @@ def oracle(
         results: JSONL file that gets the rows.
     """
     torch.set_num_threads(1)
-    chosen = _family(family)
+    chosen = find_family(family)
     if not 0 <= task < len(chosen.test_tasks):
         raise SystemExit(f"task must be 0 to {len(chosen.test_tasks) - 1} for {family}, came {task}")
-    train_oracle(family, chosen.test_tasks[task], seed, runs or _default_root(), results)
+    train_oracle(chosen, chosen.test_tasks[task], seed, runs or _default_root(), results)
 
 
 @app.command(name="evaluate")
@@ -131,6 +132,7 @@ def evaluate(
     arm: Arm = "ours",
     curve_every: int = 0,
     updates: int | None = None,
+    family: str | None = None,
 ) -> None:
     """Run a checkpoint's test tasks as a robot would, and print gains with their intervals.
 
@@ -144,10 +146,13 @@ def evaluate(
         arm: ours, or an ablation: own-data relabels the session's own transitions only.
         curve_every: also evaluate every so many updates.
         updates: fine-tune budget (default: the checkpoint's).
+        family: module:name of your own family (default: the study's of the checkpoint's own name).
     """
     torch.set_num_threads(1)
+    loaded = load(checkpoint)
     run_evaluation(
-        load(checkpoint),
+        loaded,
+        find_family(family or str(loaded.manifest["family"])),
         results,
         seeds=seeds,
         episodes=episodes,
@@ -214,20 +219,12 @@ def figures(results: Path = Path("docs/results"), page: Path = Path("docs/result
         Console().print(f"wrote {path}")
 
 
-def _family(name: str) -> Family:
-    if name not in FAMILIES:
-        raise SystemExit(f"unknown family '{name}'; expected one of {', '.join(FAMILIES)}")
-    return FAMILIES[name]
-
-
-def _named(name: str) -> Run | PearlRun:
-    if name not in RUNS:
-        raise SystemExit(f"unknown run '{name}'; expected one of {', '.join(RUNS)}")
-    return RUNS[name]
-
-
 def main() -> None:
-    app.cli(prog="mier-train")
+    """The command line; what it cannot do is told in one line."""
+    try:
+        app.cli(prog="mier-train")
+    except UnknownName as error:
+        raise SystemExit(f"mier-train: {error}") from error
 
 
 if __name__ == "__main__":

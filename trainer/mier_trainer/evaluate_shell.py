@@ -14,7 +14,7 @@ from rich.table import Table
 
 from mier.checkpoint import Checkpoint
 from mier.config import FineTuneConfig
-from mier_envs.families import FAMILIES
+from mier_envs.families import Family
 from mier_trainer.evaluate import evaluate_task
 from mier_trainer.intervals import mean_interval
 from mier_trainer.progress import progress_bar
@@ -33,6 +33,7 @@ def arm_config(base: FineTuneConfig, arm: Arm) -> FineTuneConfig:
 
 def run_evaluation(
     checkpoint: Checkpoint,
+    family: Family,
     results: Path | None,
     *,
     seeds: tuple[int, ...],
@@ -44,7 +45,6 @@ def run_evaluation(
     updates: int | None,
 ) -> None:
     """Evaluate what is not in `results` yet, append it there, and print the summary."""
-    family = FAMILIES[str(checkpoint.manifest["family"])]
     config = arm_config(checkpoint.agent.configuration.finetune, arm)
     config = replace(config, updates=updates) if updates is not None else config
     rows = read_jsonl(results) if results and results.exists() else []

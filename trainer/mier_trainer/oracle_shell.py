@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mier_envs.families import FAMILIES, Family, Task
+from mier_envs.families import Family, Task
 from mier_trainer.oracle import ENVIRONMENT_STEPS, OracleTrainer, oracle_returns
 from mier_trainer.progress import progress_bar
 from mier_trainer.run_folder import RunFolder, append_jsonl, read_jsonl
@@ -19,10 +19,9 @@ _FINAL_EPISODES = 20
 _EVALUATION_SEED = 30_000
 
 
-def train_oracle(family_name: str, task: Task, seed: int, root: Path, results: Path) -> None:
+def train_oracle(family: Family, task: Task, seed: int, root: Path, results: Path) -> None:
     """Train SAC on one task (or go on), then append to `results` a row per covered test task that is not there yet."""
-    family = FAMILIES[family_name]
-    folder = RunFolder.open(root, f"oracle-{family_name}-{_slug(task)}", seed)
+    folder = RunFolder.open(root, f"oracle-{family.name}-{_slug(task)}", seed)
     described = folder.describe(seed)
     trainer = OracleTrainer.start(family, task, seed)
     if (saved := folder.load()) is not None:
@@ -44,13 +43,13 @@ def train_oracle(family_name: str, task: Task, seed: int, root: Path, results: P
     known = read_jsonl(results) if results.exists() else []
     there = {(row["family"], row["task"], row["trained_on"], row["seed"]) for row in known}
     for covered in _covered(family, task):
-        if (family_name, covered.name, task.name, seed) in there:
+        if (family.name, covered.name, task.name, seed) in there:
             continue
         returns = oracle_returns(trainer, covered, episodes=_FINAL_EPISODES, seed=_EVALUATION_SEED)
         append_jsonl(
             results,
             {
-                "family": family_name,
+                "family": family.name,
                 "task": covered.name,
                 "target": covered.target,
                 "trained_on": task.name,

@@ -240,3 +240,14 @@ RUNS: dict[str, Run | PearlRun] = {
         ),
     )
 }
+
+
+def register_run(run: Run) -> Run:
+    """Make a run of one's own known by its name.
+
+    Raises:
+        ValueError: another run has that name.
+    """
+    if RUNS.setdefault(run.name, run) is not run:
+        raise ValueError(f"a run named '{run.name}' is registered already; choose another name")
+    return run
