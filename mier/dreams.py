@@ -40,3 +40,9 @@ def dreamed_contexts(known: Tensor, count: int, reach: float, generator: torch.G
 def dreamed_rewards(model: DynamicsModel, context: Tensor, rows: Transitions) -> Transitions:
     """Rows [tasks, n, dim] with the model's expected reward under each task's context [tasks, context_dim]."""
     return rows._replace(reward=model.target_norm.inverse(model(rows, context).mean)[..., 0])
+
+
+def best_rows(rows: Transitions, count: int) -> Transitions:
+    """The `count` rows of each task with the highest reward: [tasks, n, dim] -> [tasks, count, dim]."""
+    chosen = rows.reward.topk(count, -1).indices
+    return Transitions(*(f.take_along_dim(chosen[..., None] if f.ndim == 3 else chosen, 1) for f in rows))

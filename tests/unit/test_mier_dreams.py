@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from mier.checkpoint import Checkpoint
-from mier.dreams import dreamed_contexts, dreamed_rewards
+from mier.dreams import best_rows, dreamed_contexts, dreamed_rewards
 from mier.types import Transitions
 
 # Ten tasks on a line through (1, 2, 0), as target speeds are.
@@ -49,3 +49,14 @@ def test_dreamed_rewards_are_the_models_under_each_rows_own_context(
         expected = model.target_norm.inverse(model(rows.rows(torch.tensor(i)), contexts[i]).mean)[..., 0]
         torch.testing.assert_close(found.reward[i], expected)
     assert torch.equal(found.next_observation, rows.next_observation)
+
+
+def test_best_rows_are_the_best_of_each_task_and_whole() -> None:
+    reward = torch.tensor([[3.0, 1.0, 2.0, 0.0], [0.0, 5.0, -1.0, 6.0]])
+    numbered = torch.arange(8.0).view(2, 4)
+    wide = numbered[..., None].expand(2, 4, 3)
+    found = best_rows(Transitions(wide, wide, reward, wide, numbered), 2)
+    assert found.reward.tolist() == [[3.0, 2.0], [6.0, 5.0]]
+    assert found.terminated.tolist() == [[0.0, 2.0], [7.0, 5.0]]
+    for field in (found.observation, found.action, found.next_observation):
+        assert field[..., 0].tolist() == [[0.0, 2.0], [7.0, 5.0]]

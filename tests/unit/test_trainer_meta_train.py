@@ -77,7 +77,7 @@ FRAME = Configuration(
     adapt=AdaptConfig(method=AdaptMethod.GAUSS_NEWTON, gauss_newton_steps=3, starts=3, joint=True),
     sac=replace(SAC, actuator_frame=True),
 )
-DREAMING = replace(TRAINING, dreamed_episodes=1, dream_reach=6.0)
+DREAMING = replace(TRAINING, dreamed_episodes=1, dream_reach=6.0, dream_best_of=2)
 TINY = {
     "dreams": Run("tiny", "a test", "cheetah-vel-ood", JOINT, DREAMING),
     "frame": Run("tiny", "a test", "cheetah-negated", FRAME, TRAINING),

@@ -18,7 +18,7 @@ from mier import sac
 from mier.actuator_frame import unsigned_context
 from mier.adaptation import infer_context, joint_loss, meta_loss
 from mier.agent import Agent
-from mier.dreams import dreamed_contexts, dreamed_rewards
+from mier.dreams import best_rows, dreamed_contexts, dreamed_rewards
 from mier.replay_buffer import ReplayBuffer
 from mier.types import EnvSpec, Transitions
 from mier_envs.families import FAMILIES, Task
@@ -86,6 +86,9 @@ class MetaTrainer:
     def epoch(self, on_step: Callable[[int], None]) -> dict[str, float]:
         """Collect, then train; returns mean metrics. `on_step` hears of every model step."""
         draw = EpochRandom.of(self.seed, self.epochs_done)
+        self.sac_state.set_learning_rate(
+            self.run.training.rate_at(self.epochs_done, self.run.configuration.sac.learning_rate)
+        )
         metrics = self._collect(draw)
         self._fit_normalizers(draw)
         metrics |= self._train(draw, on_step)
@@ -210,7 +213,7 @@ class MetaTrainer:
             for repeat in range(training.sac_steps_per_model_step):
                 if repeat:
                     evaluation = self.everything.sample(tasks, training.evaluation_rows, draw.torch)
-                batch, own = self._with_dreams(evaluation, context, draw)
+                batch, own = self._with_dreams(tasks, evaluation, context, draw)
                 rows = own.repeat_interleave(training.evaluation_rows, 0)
                 noise = sac.SacNoise.draw(len(rows), self.agent.spec.action_dim, draw.torch)
                 noise = sac.SacNoise(*(n.to(self.device) for n in noise))
@@ -223,16 +226,23 @@ class MetaTrainer:
             model.prior_context.data.copy_(self.task_contexts.detach()[filled].mean(0))
         return {name: (total / training.model_steps).item() for name, total in sums.items()}
 
-    def _with_dreams(self, rows: Transitions, context: Tensor, draw: EpochRandom) -> tuple[Transitions, Tensor]:
+    def _with_dreams(
+        self, tasks: Tensor, rows: Transitions, context: Tensor, draw: EpochRandom
+    ) -> tuple[Transitions, Tensor]:
         """Rows [tasks, n, dim] and contexts [tasks, context_dim], the first of them dreamed instead."""
         training = self.run.training
         count = round(training.dream_share * len(context)) if training.dream_reach else 0
         if not count:
             return rows, context
         dreamed = self._dreamed(count, draw)
-        imagined = dreamed_rewards(self.agent.model, dreamed, rows.rows(slice(count))).reward
-        reward = torch.cat([imagined, rows.reward[count:]])
-        return rows._replace(reward=reward), torch.cat([dreamed, context[count:]])
+        imagined = dreamed_rewards(self.agent.model, dreamed, rows.rows(slice(count)))
+        if training.dream_best_of > 1:
+            half = training.evaluation_rows // 2
+            more = self.everything.sample(tasks[:count], half * training.dream_best_of, draw.torch)
+            best = best_rows(dreamed_rewards(self.agent.model, dreamed, more), half)
+            imagined = Transitions(*(torch.cat([a[:, half:], b], 1) for a, b in zip(imagined, best, strict=True)))
+        lived = rows.rows(slice(count, None))
+        return Transitions.concatenate([imagined, lived]), torch.cat([dreamed, context[count:]])
 
     def _loss(self, tasks: Tensor, draw: EpochRandom) -> tuple[Tensor, dict[str, Tensor], Tensor, Transitions]:
         """Outer loss of one model step, its parts, the tasks' contexts (detached), and the rows it was taken on."""

@@ -33,6 +33,8 @@ class TrainingConfig:
     meta_batch_tasks: int = 6
     adaptation_rows: int = 128
     evaluation_rows: int = 64
+    final_rate: float = 1.0
+    """Share of the SAC learning rate that is left at the last epoch; it falls linearly."""
     model_learning_rate: float = 1e-3
     gradient_clip: float = 10.0
     normalizer_epochs: int = 40
@@ -44,9 +46,17 @@ class TrainingConfig:
     dream_reach: float = 0.0
     """How far out dreamed contexts lie (`mier.dreams.dreamed_contexts`); 0 for no dreams."""
     dream_share: float = 0.5
-    """Of each batch's tasks in the SAC updates, where there are dreams."""
+    """Of each batch's tasks in the SAC updates, where there are dreams. 1 leaves none as they were lived: the training
+    tasks' contexts lie among the dreamed ones."""
+    dream_best_of: int = 1
+    """Half of a dreamed task's rows are the best of so many times as many, as its own reward judges them: what scores
+    well on a task lies near what its policy will do. 1 takes them as they come."""
     dreamed_episodes: int = 0
     """Per task and epoch, under dreamed contexts: evaluation data only."""
+
+    def rate_at(self, epoch: int, rate: float) -> float:
+        """SAC learning rate of an epoch, counted from 0, where `rate` is that of the first."""
+        return rate * (1.0 - (1.0 - self.final_rate) * epoch / self.epochs)
 
 
 @dataclass(frozen=True)
@@ -104,10 +114,16 @@ _JOINT = Configuration(
         ood_threshold=_DREAM_REACH,
         out_of_reach=OutOfReach.HOLD,
     ),
+    sac=SacConfig(learning_rate=1e-3),
     finetune=FineTuneConfig(critic_only_updates=500, best_share=0.3, model_steps=200, final_rate=0.05, bold_factor=3.0),
 )
 
-_UNDREAMED = replace(_JOINT, name="joint-contexts-undreamed", adapt=replace(_JOINT.adapt, ood_threshold=3.5))
+_UNDREAMED = replace(
+    _JOINT,
+    name="joint-contexts-undreamed",
+    adapt=replace(_JOINT.adapt, ood_threshold=3.5),
+    sac=SacConfig(),
+)
 
 _LINEAR_HEAD = Configuration(
     name="linear-head",
@@ -173,7 +189,14 @@ RUNS: dict[str, Run | PearlRun] = {
             "target speeds U(0,1), contexts learned jointly, dreamed tasks",
             "cheetah-vel-ood",
             _JOINT,
-            TrainingConfig(adapted_episodes=1, dreamed_episodes=2, dream_reach=_DREAM_REACH),
+            TrainingConfig(
+                adapted_episodes=1,
+                dreamed_episodes=2,
+                dream_reach=_DREAM_REACH,
+                dream_share=1.0,
+                dream_best_of=8,
+                final_rate=0.1,
+            ),
         ),
         Run(
             "cheetah-vel-ood-undreamed",

@@ -75,6 +75,9 @@ class PearlTrainer:
     def epoch(self, on_step: Callable[[int], None]) -> dict[str, float]:
         """Collect, then train; returns mean metrics. `on_step` hears of every encoder step."""
         draw = EpochRandom.of(self.seed, self.epochs_done)
+        self.sac_state.set_learning_rate(
+            self.run.training.rate_at(self.epochs_done, self.run.configuration.sac.learning_rate)
+        )
         metrics = self._collect(draw)
         self._fit_normalizers(draw)
         metrics |= self._train(draw, on_step)
