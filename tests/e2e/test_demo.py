@@ -14,7 +14,18 @@ from tests.e2e.conftest import CHECKPOINTS
 def test_an_interrupted_demo_leaves_nothing(tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    arguments = ["--targets", "1.5", "--updates", "100000", "--episodes", "1", "--workers", "1"]
+    arguments = [
+        "--task",
+        "cheetah-vel-ood",
+        "--targets",
+        "1.5",
+        "--updates",
+        "100000",
+        "--episodes",
+        "1",
+        "--workers",
+        "1",
+    ]
     demo = subprocess.Popen(
         [
             sys.executable,

@@ -394,6 +394,16 @@ def test_collected_rows_are_what_the_environment_did(run: Run) -> None:
     assert not rows.terminated.any()  # running out of time is no termination
 
 
+def test_the_rate_falls_over_a_run() -> None:
+    training = replace(TRAINING, epochs=4, final_rate=0.2)
+    assert [training.rate_at(epoch, 1e-3) for epoch in range(4)] == pytest.approx([1e-3, 8e-4, 6e-4, 4e-4])
+    assert replace(training, final_rate=1.0).rate_at(3, 3e-4) == 3e-4
+    trainer = MetaTrainer.start(replace(TINY["joint"], training=training), 0, CPU)
+    epochs(trainer, 3)
+    groups = trainer.sac_state.critic_optimizer.param_groups + trainer.sac_state.actor_optimizer.param_groups
+    assert [group["lr"] for group in groups] == pytest.approx([SAC.learning_rate * 0.6] * 2)
+
+
 @pytest.mark.parametrize("named", RUNS.values(), ids=RUNS)
 def test_named_runs_are_at_the_papers_scale_and_whole(named: Run | PearlRun) -> None:
     training = named.training

@@ -172,6 +172,10 @@ _PAPER_NEGATED = Configuration(
     finetune=FineTuneConfig(critic_only_updates=0, warm_start=False, model_steps=100),
 )
 
+_FINAL_RATE = 0.1
+# Rates as ours has them: what differs is PEARL.
+_PEARL = PearlConfig(sac=SacConfig(learning_rate=1e-3, reward_scale=5.0))
+
 _SECOND_ORDER = TrainingConfig(
     meta_batch_tasks=5,
     adaptation_rows=96,
@@ -195,7 +199,7 @@ RUNS: dict[str, Run | PearlRun] = {
                 dream_reach=_DREAM_REACH,
                 dream_share=1.0,
                 dream_best_of=8,
-                final_rate=0.1,
+                final_rate=_FINAL_RATE,
             ),
         ),
         Run(
@@ -244,22 +248,22 @@ RUNS: dict[str, Run | PearlRun] = {
             "cheetah-vel-ood-pearl",
             "target speeds U(0,1), PEARL",
             "cheetah-vel-ood",
-            PearlConfig(),
-            TrainingConfig(),
+            _PEARL,
+            TrainingConfig(final_rate=_FINAL_RATE),
         ),
         PearlRun(
             "cheetah-negated-pearl",
             "three of joints 0-4 negated, PEARL",
             "cheetah-negated",
-            PearlConfig(),
-            TrainingConfig(buffer_capacity=100_000),
+            _PEARL,
+            TrainingConfig(buffer_capacity=100_000, final_rate=_FINAL_RATE),
         ),
         PearlRun(
             "cheetah-vel-pearl",
             "target speeds U(0,3), PEARL on its own standard task",
             "cheetah-vel",
-            PearlConfig(),
-            TrainingConfig(),
+            _PEARL,
+            TrainingConfig(final_rate=_FINAL_RATE),
         ),
     )
 }

@@ -24,17 +24,18 @@ from mier_mujoco.server_process import running_server
 from mier_mujoco.settings import Settings
 
 _READY_WITHIN_S = 90.0
+_SHOWN = {"cheetah-negated": "0+1+5,1+3+5,2+4+5"}
 
 
 @dataclass(frozen=True)
 class Demo:
     """Shows adaptation end to end: starts a service, evaluates against it, stops it."""
 
-    task: str = "cheetah-vel-ood"
-    """Family of tasks, and the checkpoint of that name."""
+    task: Literal["both", "cheetah-vel-ood", "cheetah-negated"] = "both"
+    """Family of tasks, and the checkpoint of that name; or both, one after the other."""
     targets: str = ""
-    """As for mier-eval. Empty: all test tasks."""
-    updates: int = 4000
+    """As for mier-eval, for one family. Empty: all target speeds, three of the negated joints."""
+    updates: int = 2000
     """Fine-tune budget of each task in gradient updates."""
     episodes: int = 4
     """Deterministic episodes that evaluate each stage."""
@@ -47,7 +48,14 @@ class Demo:
     workers: int = 0
     """Processes of the service that fine-tune. 0: one per core, at most 4."""
     out: Path = Path("out/demo")
-    """Folder for results.json and return_vs_target.png."""
+    """Folder that gets one of each family's name, for results.json and return_vs_target.png."""
+
+    def __post_init__(self) -> None:
+        if self.targets and self.task == "both":
+            raise ValueError(f"--targets: expected --task with it, to say of which family {self.targets!r} are")
+
+    def targets_of(self, family: str) -> str:
+        return self.targets or _SHOWN.get(family, "")
 
 
 def main() -> None:
@@ -69,27 +77,28 @@ def main() -> None:
 def _show(demo: Demo, console: Console) -> None:
     started = time.monotonic()
     workers = demo.workers or min(os.cpu_count() or 1, 4)
-    console.print(
-        f"[bold]{demo.task}[/bold]: {EPISODES_PER_ROUND} trajectories of real data per task, then a fine-tune of "
-        f"{demo.updates} gradient updates by relabelling; {demo.episodes} episodes per stage and task"
-    )
     arguments = ["--finetune-workers", str(workers)]
     if demo.checkpoints is not None:
         arguments += ["--checkpoints", str(demo.checkpoints)]
     with running_server(arguments, ready_within_s=_READY_WITHIN_S) as address:
         console.print(f"service at {address.grpc} and {address.http}", highlight=False)
-        settings = Settings(
-            task=demo.task,
-            targets=demo.targets,
-            server=address.grpc if demo.transport == "grpc" else address.http,
-            transport=demo.transport,
-            seed=demo.seed,
-            episodes=demo.episodes,
-            updates=demo.updates,
-            parallel=workers + 1,
-            out=demo.out,
-        )
-        run(settings, console)
+        for family in ("cheetah-vel-ood", "cheetah-negated") if demo.task == "both" else (demo.task,):
+            console.print(
+                f"[bold]{family}[/bold]: {EPISODES_PER_ROUND} trajectories of real data per task, then a fine-tune of "
+                f"{demo.updates} gradient updates by relabelling; {demo.episodes} episodes per stage and task"
+            )
+            settings = Settings(
+                task=family,
+                targets=demo.targets_of(family),
+                server=address.grpc if demo.transport == "grpc" else address.http,
+                transport=demo.transport,
+                seed=demo.seed,
+                episodes=demo.episodes,
+                updates=demo.updates,
+                parallel=workers + 1,
+                out=demo.out / family,
+            )
+            run(settings, console)
     console.print(f"done in {time.monotonic() - started:.0f} s; the service is stopped")
 
 
