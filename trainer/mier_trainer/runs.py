@@ -161,7 +161,7 @@ _FRAME = Configuration(
     name="actuator-frame",
     model=ModelConfig(context_dim=6, action_gate=True, log_var_min=-8.0, trained_prior=False),
     adapt=AdaptConfig(method=AdaptMethod.GAUSS_NEWTON, starts=6, joint=True, context_penalty=0.001, ood_threshold=None),
-    sac=SacConfig(actuator_frame=True),
+    sac=SacConfig(learning_rate=1e-3, actuator_frame=True),
     finetune=_GATED.finetune,
 )
 
@@ -228,7 +228,7 @@ RUNS: dict[str, Run | PearlRun] = {
             "three of joints 0-4 negated, policy in the actuators' own frame",
             "cheetah-negated",
             _FRAME,
-            TrainingConfig(buffer_capacity=100_000),
+            TrainingConfig(buffer_capacity=100_000, final_rate=_FINAL_RATE),
         ),
         Run(
             "cheetah-negated-film-gate",
