@@ -66,4 +66,4 @@ def session(transport: Transport) -> Session:
 
 
 def connect(server: Server, kind: str) -> Transport:
-    return HttpTransport(server.http) if kind == "http" else GrpcTransport(server.grpc, tls=False)
+    return HttpTransport(server.http) if kind == "http" else GrpcTransport(server.grpc, None)
