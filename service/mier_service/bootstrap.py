@@ -47,6 +47,7 @@ from mier_service.tls import load_tls
 from mier_service.workers import Workers
 
 _log = structlog.get_logger(__name__)
+_BACKLOG = 2048
 _SWITCH_INTERVAL_S = 0.001
 """A thread that computes hands over to the event loop after this long (Python's default is five times that)."""
 
@@ -247,6 +248,8 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        # From here on who connects waits to be accepted: "ready" may be said before the HTTP server has begun.
+        listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
         raise OSError(f"cannot listen on {host}:{port} for HTTP: {error.strerror}") from error

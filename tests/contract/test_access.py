@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import httpx
@@ -184,10 +184,11 @@ def _ask(channel: grpc.Channel, method: str, request: Any, metadata: Any) -> Any
 
 def _refusal(error: Any) -> tuple[grpc.StatusCode, str]:
     assert isinstance(error, grpc.RpcError), f"expected a refusal, got {error}"
-    status = rpc_status.from_call(error)
+    call = cast(grpc.Call, error)  # what a call raises is both, which its published types cannot say
+    status = rpc_status.from_call(call)
     info = error_details_pb2.ErrorInfo()
     assert any(detail.Unpack(info) for detail in status.details)
-    return error.code(), info.metadata["type"]  # type: ignore[attr-defined]
+    return call.code(), info.metadata["type"]
 
 
 def _leaves_out(reply: Any, ids: Ids) -> None:
