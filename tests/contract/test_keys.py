@@ -16,7 +16,7 @@ from mier_client import AccessDenied, Client
 from mier_client.transport import Page, Transport
 from mier_client.values import OperationState, Session
 from mier_service.access.gate import Gate
-from mier_service.access.keys import Scope, id_of
+from mier_service.access.keys import Scope, hash_of, id_of
 from mier_service.errors import Reason, ServiceError
 from mier_service.storage import DATABASE_FILE
 from mier_service.store import Store
@@ -181,8 +181,9 @@ def test_mierctl_makes_lists_and_revokes(tmp_path: Path) -> None:
     table = _mierctl(data, "list").stdout
     assert first["id"] in table
     assert "revoked" in table
-    for secret in (first["key"], second):
-        assert secret.rpartition("_")[2] not in table + json.dumps(listed)
+    for key in (first["key"], second):
+        for secret in (key.rpartition("_")[2], hash_of(key)):
+            assert secret not in table + json.dumps(listed)
     assert "nobody" in _mierctl(data, "create", "--scope", "act", "--session", "nobody", status=1).stderr
     assert "mierctl keys list" in _mierctl(data, "revoke", "nothing", status=1).stderr
     _mierctl(data, "create", "--scope", "root", status=2)
