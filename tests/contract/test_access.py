@@ -208,7 +208,7 @@ class _Registry:
     def __init__(self) -> None:
         self.names: set[str] = set()
 
-    def add_generic_rpc_handlers(self, handlers: Iterable[grpc.ServiceRpcHandler]) -> None:
+    def add_generic_rpc_handlers(self, handlers: Iterable[Any]) -> None:
         self.names.update(str(handler.service_name()) for handler in handlers)
 
     def add_registered_method_handlers(self, name: str, handlers: object) -> None:
