@@ -3,8 +3,9 @@
 #   docker build -t mier .
 #   docker run --rm -p 127.0.0.1:8080:8080 -p 127.0.0.1:50051:50051 -v mier-data:/var/lib/mier mier
 #
-# Callers are not asked for a key yet: publish the ports to loopback, as above, or to a network that keeps strangers
-# out. scripts/docker_steps.py runs these same steps without Docker.
+# Callers are not asked for a key so: publish the ports to loopback, as above, or to a network that keeps strangers out. Or
+# add -e MIER_KEYS=required; `docker exec ... /opt/mier/venv/bin/mierctl keys create` makes keys. TLS is MIER_TLS_CERT and
+# MIER_TLS_KEY, with a --health-cmd that knows of it. scripts/docker_steps.py runs these same steps without Docker.
 
 FROM python:3.11-slim AS build
 # Where CPU wheels of torch come from; empty: the default index, whose Linux wheels bring CUDA.

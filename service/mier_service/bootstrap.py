@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import json
 import socket
 import sys
@@ -12,19 +11,24 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import structlog
 import torch
 import uvicorn
 
 from mier_service import store_sessions
+from mier_service.access.gate import Gate
+from mier_service.access.guarded import GuardedCore
+from mier_service.access.refresh import keep_current
 from mier_service.acting import Acting
 from mier_service.changes import Changes, Poller
 from mier_service.checkpoints import Checkpoints
-from mier_service.config import ServeConfig, WorkerConfig, is_loopback, url_host
+from mier_service.config import CannotStart, ServeConfig, WorkerConfig, url_host
 from mier_service.core import Core
+from mier_service.data_lock import lock_data
 from mier_service.errors import Reason, ServiceError
+from mier_service.exposure import exposure_of
 from mier_service.files import write_durably
 from mier_service.grpc import GrpcServer
 from mier_service.health import build_health
@@ -39,24 +43,13 @@ from mier_service.policies import PolicyCache
 from mier_service.recording import Recording
 from mier_service.sessions import Sessions
 from mier_service.storage import Storage
+from mier_service.tls import load_tls
 from mier_service.workers import Workers
 
 _log = structlog.get_logger(__name__)
+_BACKLOG = 2048
 _SWITCH_INTERVAL_S = 0.001
 """A thread that computes hands over to the event loop after this long (Python's default is five times that)."""
-
-
-class CannotStart(Exception):
-    """The settings or the machine do not allow it; the message is for the user."""
-
-
-def require_allowed_host(config: ServeConfig) -> None:
-    """Nobody is asked for a key yet, so only this machine may ask, unless the operator insists."""
-    if not is_loopback(config.host) and not config.insecure_public_bind:
-        raise CannotStart(
-            f"--host {config.host} can be reached from other machines, and callers are not asked for a key: "
-            "use a loopback address, or add --insecure-public-bind if the network itself keeps strangers out"
-        )
 
 
 class _HttpServer(uvicorn.Server):
@@ -71,8 +64,12 @@ class Service:
     """Everything wired. `run` serves until `stop` is asked for."""
 
     def __init__(self, config: ServeConfig) -> None:
-        require_allowed_host(config)
+        exposure = exposure_of(config)
+        tls = load_tls(config)
+        for warning in exposure.warnings:
+            _log.warning("exposed", detail=warning)
         self._config = config
+        self._tls = tls
         self._stop = asyncio.Event()
         self._lock = _lock_data(config.data)
         self._lifecycle = Lifecycle()
@@ -103,7 +100,8 @@ class Service:
             _new_id,
         )
         sessions = Sessions(self._storage, self._checkpoints, acting, self._changes, self._store_pool, _new_id)
-        core = Core(sessions, Recording(self._storage, self._store_pool), learning, acting)
+        self._gate = Gate(self._storage.store, exposure.keys_required, time.time)
+        core = GuardedCore.of(Core(sessions, Recording(self._storage, self._store_pool), learning, acting), self._gate)
         self._poller = Poller(
             self._storage.store, self._changes, self._poll_pool, _refresher(acting), config.poll_every_s
         )
@@ -120,11 +118,12 @@ class Service:
             self._metrics.worker_ended,
         )
         learning.on_queued = self._workers.wake
-        self._grpc = GrpcServer(core, self._metrics, config)
+        self._grpc = GrpcServer(core, self._gate, self._metrics, config)
         calls = build_router(core, self._decode_pool, self._metrics)
         health = build_health(self._lifecycle, self._storage, self._poll_pool, self._metrics, self._checkpoints.names)
-        app = build_app(calls, health)
-        guard = Guard(app, self._lifecycle, self._metrics, config)
+        app = build_app(calls, health, exposure.keys_required)
+        guard = Guard(app, self._lifecycle, self._gate, self._metrics, config)
+        secured: dict[str, Any] = tls.uvicorn() if tls else {}
         self._http = _HttpServer(
             uvicorn.Config(
                 guard,
@@ -135,6 +134,7 @@ class Service:
                 server_header=False,
                 proxy_headers=False,
                 timeout_graceful_shutdown=max(1, round(config.drain_within_s)),
+                **secured,
             )
         )
 
@@ -150,19 +150,21 @@ class Service:
         try:
             await asyncio.to_thread(self._prepare)
             http_socket = _listen(self._config.host, self._config.http_port)
-            grpc_port = await self._grpc.start(url_host(self._config.host))
+            grpc_port = await self._grpc.start(url_host(self._config.host), self._tls)
         except (OSError, ServiceError) as error:
             raise CannotStart(error.detail if isinstance(error, ServiceError) else str(error)) from error
         http = asyncio.create_task(self._http.serve([http_socket]))
         poller = asyncio.create_task(self._poller.run())
+        keys = asyncio.create_task(keep_current(self._gate, self._poll_pool, self._config.poll_every_s))
         self._workers.start()
         await self._set_ready(True)
         self._announce(http_socket.getsockname()[1], grpc_port)
         stop = asyncio.create_task(self._stop.wait())
-        await asyncio.wait((stop, http, poller), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((stop, http, poller, keys), return_when=asyncio.FIRST_COMPLETED)
         await self._drain(http)
         poller.cancel()
-        await asyncio.gather(poller, return_exceptions=True)
+        keys.cancel()
+        await asyncio.gather(poller, keys, return_exceptions=True)
         stop.cancel()
         for pool in (self._store_pool, self._adapt_pool, self._decode_pool, self._poll_pool):
             await asyncio.to_thread(pool.close)
@@ -173,6 +175,9 @@ class Service:
     def _prepare(self) -> None:
         """Migrates and clears up; decodes the checkpoints, so that the first session need not wait."""
         self._storage.prepare()
+        self._gate.take(self._gate.read())
+        if self._gate.required and not self._gate.has_keys:
+            _log.warning("no_keys", detail="nobody can call yet: make a key with `mierctl keys create`")
         names = self._checkpoints.names()
         if not names:
             raise CannotStart(
@@ -198,10 +203,11 @@ class Service:
 
     def _announce(self, http_port: int, grpc_port: int) -> None:
         host = url_host(self._config.host)
-        addresses = {"http": f"http://{host}:{http_port}", "grpc": f"{host}:{grpc_port}"}
+        addresses = {"http": f"http{'s' if self._tls else ''}://{host}:{http_port}", "grpc": f"{host}:{grpc_port}"}
         if self._config.address_file is not None:
             write_durably(self._config.address_file, json.dumps(addresses).encode())
-        print(f"mier-serve is ready: {addresses['http']} and gRPC at {addresses['grpc']}", flush=True)
+        over = "gRPC over TLS" if self._tls else "gRPC"
+        print(f"mier-serve is ready: {addresses['http']} and {over} at {addresses['grpc']}", flush=True)
         _log.info("ready", **addresses, checkpoints=self._checkpoints.names())
 
     async def _drain(self, http: asyncio.Task[None]) -> None:
@@ -230,17 +236,9 @@ def _new_id() -> str:
 
 
 def _lock_data(data: Path) -> IO[str]:
-    """Two services on one data folder would both think that they alone publish."""
-    try:
-        data.mkdir(parents=True, exist_ok=True)
-        file = (data / "lock").open("w")
-    except OSError as error:
-        raise CannotStart(f"the data folder {data} cannot be used: {error.strerror}") from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        raise CannotStart(f"another service is using the data folder {data}: choose another --data") from error
+    file = lock_data(data)
+    if file is None:
+        raise CannotStart(f"another service is using the data folder {data}: choose another --data")
     return file
 
 
@@ -250,6 +248,8 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        # From here on who connects waits to be accepted: "ready" may be said before the HTTP server has begun.
+        listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
         raise OSError(f"cannot listen on {host}:{port} for HTTP: {error.strerror}") from error

@@ -12,6 +12,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 _MIB = 1024 * 1024
 
 
+class CannotStart(Exception):
+    """The settings or the machine do not allow it; the message is for the user."""
+
+
 def _bundled_checkpoints() -> Path:
     """The folder that comes with the source, or one of that name where the service is started."""
     bundled = Path(__file__).parents[2] / "checkpoints"
@@ -39,8 +43,18 @@ class ServeConfig(BaseSettings):
     address_file: Path | None = Field(
         default=None, description="JSON file to write the actual addresses to, once ready"
     )
+    keys: Literal["auto", "required", "off"] = Field(
+        default="auto",
+        description="whether callers need a key (see mierctl keys); auto: where strangers can reach the service",
+    )
+    tls_cert: Path | None = Field(default=None, description="PEM certificate (chain) of the service; with --tls-key")
+    tls_key: Path | None = Field(default=None, description="PEM private key of that certificate, unencrypted")
+    tls_client_ca: Path | None = Field(
+        default=None, description="PEM authority of clients' certificates; if given, every client must show one"
+    )
     insecure_public_bind: bool = Field(
-        default=False, description="allow a host that is not loopback, although nobody is asked for a key"
+        default=False,
+        description="allow a host that is not loopback although strangers could call: the network keeps them out",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     grpc_reflection: bool = Field(default=False, description="let gRPC clients list the calls")

@@ -17,6 +17,8 @@ import grpc
 class Reason(StrEnum):
     """Stable names of refusals: ErrorInfo.reason in gRPC, the end of the problem type's URI in HTTP."""
 
+    UNAUTHENTICATED = "UNAUTHENTICATED"
+    PERMISSION_DENIED = "PERMISSION_DENIED"
     MALFORMED_REQUEST = "MALFORMED_REQUEST"
     INVALID_ARGUMENT = "INVALID_ARGUMENT"
     SESSION_NOT_FOUND = "SESSION_NOT_FOUND"
@@ -55,8 +57,11 @@ class Rule(NamedTuple):
 
 
 _C = grpc.StatusCode
+_TYPE_PREFIX = "urn:problem-type:mier:"
 
 RULES: dict[Reason, Rule] = {
+    Reason.UNAUTHENTICATED: Rule(401, _C.UNAUTHENTICATED, "No valid key came with the call"),
+    Reason.PERMISSION_DENIED: Rule(403, _C.PERMISSION_DENIED, "The key does not allow this"),
     Reason.MALFORMED_REQUEST: Rule(400, _C.INVALID_ARGUMENT, "The request cannot be read"),
     Reason.INVALID_ARGUMENT: Rule(422, _C.INVALID_ARGUMENT, "A value of the request is not legal"),
     Reason.SESSION_NOT_FOUND: Rule(404, _C.NOT_FOUND, "No such session"),
@@ -98,15 +103,24 @@ class Violation:
 class ServiceError(Exception):
     """A use case refused the call."""
 
-    def __init__(self, reason: Reason, detail: str, violations: tuple[Violation, ...] = ()) -> None:
+    def __init__(
+        self, reason: Reason, detail: str, violations: tuple[Violation, ...] = (), *, challenge: str = ""
+    ) -> None:
+        """`challenge` is for WWW-Authenticate (RFC 6750), where the key is at fault."""
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
         self.violations = violations
+        self.challenge = challenge
 
     @property
     def rule(self) -> Rule:
         return RULES[self.reason]
+
+    @property
+    def type_uri(self) -> str:
+        """The stable name as a URI, the same on both transports."""
+        return _TYPE_PREFIX + self.reason.value.lower().replace("_", "-")
 
 
 def invalid(field: str, description: str) -> ServiceError:

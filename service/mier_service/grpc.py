@@ -21,12 +21,14 @@ from grpc_reflection.v1alpha import reflection
 from mier_proto.v1 import adaptation_pb2 as pb
 from mier_proto.v1 import adaptation_pb2_grpc as pb_grpc
 from mier_service import grpc_messages as m
+from mier_service.access.gate import Gate
+from mier_service.access.guarded import GuardedCore
 from mier_service.acting import ActCall
 from mier_service.config import ServeConfig
-from mier_service.core import Core
 from mier_service.errors import Reason, ServiceError
 from mier_service.metrics import Metrics
 from mier_service.statuses import status_of
+from mier_service.tls import Tls
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["AdaptationService"].full_name
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -38,8 +40,9 @@ Rpc = Any  # grpc.aio.ServicerContext, which the stubs type in two ways at once
 class AdaptationServicer(pb_grpc.AdaptationServiceServicer):
     """One method for each call of the contract."""
 
-    def __init__(self, core: Core, metrics: Metrics) -> None:
+    def __init__(self, core: GuardedCore, gate: Gate, metrics: Metrics) -> None:
         self._core = core
+        self._gate = gate
         self._metrics = metrics
 
     async def CreateSession(self, request: pb.CreateSessionRequest, rpc: Rpc) -> pb.CreateSessionResponse:
@@ -204,6 +207,7 @@ class AdaptationServicer(pb_grpc.AdaptationServiceServicer):
         started_s = time.perf_counter()
         outcome = "CANCELLED"
         try:
+            self._gate.enter(_authorization(rpc))
             reply = await work()
             outcome = "OK"
             return reply
@@ -220,6 +224,7 @@ class AdaptationServicer(pb_grpc.AdaptationServiceServicer):
         started_s = time.perf_counter()
         outcome = "CANCELLED"
         try:
+            self._gate.enter(_authorization(rpc))
             async for reply in work():
                 yield reply
             outcome = "OK"
@@ -236,7 +241,7 @@ class AdaptationServicer(pb_grpc.AdaptationServiceServicer):
 class GrpcServer:
     """The server with its health service; belongs to the event loop."""
 
-    def __init__(self, core: Core, metrics: Metrics, config: ServeConfig) -> None:
+    def __init__(self, core: GuardedCore, gate: Gate, metrics: Metrics, config: ServeConfig) -> None:
         self._config = config
         self._server = grpc.aio.server(
             maximum_concurrent_rpcs=config.max_grpc_calls,
@@ -252,17 +257,20 @@ class GrpcServer:
             ],
         )
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
-        pb_grpc.add_AdaptationServiceServicer_to_server(AdaptationServicer(core, metrics), self._server)
+        pb_grpc.add_AdaptationServiceServicer_to_server(AdaptationServicer(core, gate, metrics), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if config.grpc_reflection:
             names = (SERVICE_NAME, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
             reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), self._server)
 
-    async def start(self, host: str) -> int:
+    async def start(self, host: str, tls: Tls | None) -> int:
         """Listens; the actual port. OSError if the address cannot be had."""
         address = f"{host}:{self._config.grpc_port}"
         try:
-            port = self._server.add_insecure_port(address)
+            if tls is None:
+                port = self._server.add_insecure_port(address)
+            else:
+                port = self._server.add_secure_port(address, tls.grpc())
         except RuntimeError as error:
             raise OSError(f"cannot listen on {address} for gRPC: is the port in use?") from error
         await self.set_serving(False)
@@ -294,6 +302,10 @@ def _request_id(rpc: Rpc) -> str:
         if name == "x-request-id" and isinstance(value, str) and _REQUEST_ID.fullmatch(value):
             return value
     return uuid.uuid4().hex
+
+
+def _authorization(rpc: Rpc) -> list[str]:
+    return [str(value) for name, value in rpc.invocation_metadata() or () if name == "authorization"]
 
 
 async def _refuse(rpc: Rpc, error: ServiceError) -> NoReturn:

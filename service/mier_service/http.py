@@ -1,7 +1,8 @@
 """The HTTP transport: routes at the root and under /v1, every refusal a problem, nothing unexpected shown.
 
-`Guard` wraps the application: it names the request, counts it, refuses when too many are under way or the service
-is draining, and turns what nobody caught into a plain problem, with the traceback in the log alone.
+`Guard` wraps the application: it names the request, counts it, refuses when too many are under way, the service is
+draining or the caller has no key, and turns what nobody caught into a plain problem, with the traceback in the log
+alone.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mier_service.access.gate import Gate
 from mier_service.config import ServeConfig
 from mier_service.errors import Reason, ServiceError
 from mier_service.http_bodies import BODIES
@@ -34,16 +36,20 @@ _BY_STATUS = {
     406: Reason.NOT_ACCEPTABLE,
     415: Reason.UNSUPPORTED_MEDIA_TYPE,
 }
+_PROBES = frozenset(("/livez", "/readyz", "/healthz", "/metrics"))
+"""Answered even under load and while draining, at the root and under /v1."""
+_DOCS = frozenset(("/docs", "/docs/oauth2-redirect", "/openapi.json"))
+"""The contract, which is public. Probes and these are all that needs no key."""
 _DESCRIPTION = """\
 Adapts a policy to a task that nobody trained for, and acts with it. The same calls exist over gRPC
 (`mier_proto.v1.AdaptationService`). Arrays are JSON lists, or raw little-endian float32 where a body may be binary;
 NaN and infinity are refused. Every refusal is a problem (RFC 9457) with a stable type. Every route exists at the
-root and under `/v1`.
+root and under `/v1`. Where the service asks for keys, every call needs one: `Authorization: Bearer KEY`.
 """
 
 
-def build_app(calls: APIRouter, health: APIRouter) -> FastAPI:
-    """The application without its guard."""
+def build_app(calls: APIRouter, health: APIRouter, keys_required: bool = False) -> FastAPI:
+    """The application without its guard, which is what asks for keys; here it is only said."""
     app = FastAPI(
         title="MIER adaptation service",
         version="1",
@@ -58,7 +64,7 @@ def build_app(calls: APIRouter, health: APIRouter) -> FastAPI:
     app.add_exception_handler(RequestValidationError, cast(Any, _invalid))
     app.add_exception_handler(HTTPException, cast(Any, _http_error))
     app.add_exception_handler(Exception, _unexpected)
-    _complete_openapi(app)
+    _complete_openapi(app, keys_required)
     return app
 
 
@@ -90,8 +96,8 @@ def _respond(request: Request, error: ServiceError, headers: Any = None) -> Resp
     return problem_response(error, request.scope.get("mier.request_id", ""), headers)
 
 
-def _complete_openapi(app: FastAPI) -> None:
-    """Adds the schemas of bodies that the routes read themselves, and of problems."""
+def _complete_openapi(app: FastAPI, keys_required: bool) -> None:
+    """Adds the schemas of bodies that the routes read themselves, of problems, and how a key is sent."""
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -102,7 +108,13 @@ def _complete_openapi(app: FastAPI) -> None:
                 [(model, "validation") for model in models],
                 ref_template="#/components/schemas/{model}",
             )
-            schema.setdefault("components", {}).setdefault("schemas", {}).update(extra["$defs"])
+            components = schema.setdefault("components", {})
+            components.setdefault("schemas", {}).update(extra["$defs"])
+            components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+            schema["security"] = [{"key": []}] if keys_required else [{}, {"key": []}]
+            for path, item in schema["paths"].items():
+                if path in _PROBES:
+                    item["get"]["security"] = []
             app.openapi_schema = schema
         return app.openapi_schema
 
@@ -112,9 +124,10 @@ def _complete_openapi(app: FastAPI) -> None:
 class Guard:
     """Wraps the application (see the header of this file)."""
 
-    def __init__(self, app: ASGIApp, lifecycle: Lifecycle, metrics: Metrics, config: ServeConfig) -> None:
+    def __init__(self, app: ASGIApp, lifecycle: Lifecycle, gate: Gate, metrics: Metrics, config: ServeConfig) -> None:
         self._app = app
         self._lifecycle = lifecycle
+        self._gate = gate
         self._metrics = metrics
         self._max_requests = config.max_http_requests
         self._max_body_bytes = config.max_body_bytes
@@ -159,7 +172,7 @@ class Guard:
         for name, value in scope["headers"]:
             if name == b"content-length" and value.isdigit() and int(value) > self._max_body_bytes:
                 raise self._too_large()
-        if scope["path"].removeprefix("/v1") in ("/livez", "/readyz", "/healthz", "/metrics"):
+        if scope["path"].removeprefix("/v1") in _PROBES:
             return
         if self._lifecycle.phase is Phase.DRAINING:
             raise ServiceError(Reason.DRAINING, "the service is stopping: ask again once it is back")
@@ -167,6 +180,8 @@ class Guard:
             raise ServiceError(
                 Reason.OVERLOADED, f"more than {self._max_requests} requests are under way: try again shortly"
             )
+        if scope["path"] not in _DOCS:
+            self._gate.enter(value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization")
 
     def _limited(self, receive: Receive) -> Receive:
         """A body without a Content-Length is counted as it comes."""

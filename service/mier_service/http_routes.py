@@ -12,8 +12,8 @@ from fastapi.responses import JSONResponse
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from mier_proto import convert
+from mier_service.access.guarded import GuardedCore
 from mier_service.acting import ActCall, Action
-from mier_service.core import Core
 from mier_service.errors import Reason, ServiceError, Violation, invalid
 from mier_service.http_bodies import (
     BINARY,
@@ -79,14 +79,14 @@ _OBSERVATION = (
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """OpenAPI's description of the problems that a route may answer with."""
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    always = (400, 413, 422, 500, 503)
+    always = (400, 401, 403, 413, 422, 500, 503)
     return {
         status: {"description": "Refused; the problem says why.", "content": content}
         for status in sorted({*always, *statuses})
     }
 
 
-def build_router(core: Core, pool: BoundedPool, metrics: Metrics) -> APIRouter:
+def build_router(core: GuardedCore, pool: BoundedPool, metrics: Metrics) -> APIRouter:
     """All calls; mounted at the root and under /v1."""
     router = APIRouter()
     _add_sessions(router, core, pool)
@@ -96,7 +96,7 @@ def build_router(core: Core, pool: BoundedPool, metrics: Metrics) -> APIRouter:
     return router
 
 
-def _add_sessions(router: APIRouter, core: Core, pool: BoundedPool) -> None:
+def _add_sessions(router: APIRouter, core: GuardedCore, pool: BoundedPool) -> None:
     tags: list[str | Enum] = ["sessions"]
 
     @router.post(
@@ -145,7 +145,7 @@ def _add_sessions(router: APIRouter, core: Core, pool: BoundedPool) -> None:
         return await core.sessions.versions(session_id, page_size, page_token)
 
 
-def _add_learning(router: APIRouter, core: Core, pool: BoundedPool) -> None:
+def _add_learning(router: APIRouter, core: GuardedCore, pool: BoundedPool) -> None:
     tags: list[str | Enum] = ["learning"]
 
     @router.post(
@@ -218,7 +218,7 @@ async def _events(values: AsyncIterator[OperationValue], request_id: str) -> Asy
         yield ServerSentEvent(problem_json(error, request_id), event="problem")
 
 
-def _add_recording(router: APIRouter, core: Core, pool: BoundedPool, metrics: Metrics) -> None:
+def _add_recording(router: APIRouter, core: GuardedCore, pool: BoundedPool, metrics: Metrics) -> None:
     @router.post(
         "/transitions",
         tags=["recording"],
@@ -253,7 +253,7 @@ def _add_recording(router: APIRouter, core: Core, pool: BoundedPool, metrics: Me
         return stored
 
 
-def _add_acting(router: APIRouter, core: Core, pool: BoundedPool) -> None:
+def _add_acting(router: APIRouter, core: GuardedCore, pool: BoundedPool) -> None:
     tags: list[str | Enum] = ["acting"]
 
     @router.post(

@@ -13,7 +13,6 @@ from mier_service.errors import Reason, ServiceError, Violation
 from mier_service.values import Value
 
 MEDIA_TYPE = "application/problem+json"
-_TYPE_PREFIX = "urn:problem-type:mier:"
 _MAX_VIOLATIONS = 20
 
 
@@ -27,7 +26,7 @@ class ProblemField(Value):
 class Problem(Value):
     """Why a request was refused (RFC 9457)."""
 
-    type: str = Field(description="Stable name of the refusal.", examples=[_TYPE_PREFIX + "session-not-found"])
+    type: str = Field(description="Stable name of the refusal.", examples=["urn:problem-type:mier:session-not-found"])
     title: str = Field(description="The same in words.", examples=["No such session"])
     status: int = Field(description="The HTTP status.", examples=[404])
     detail: str = Field(description="What was expected, what came, what to do.")
@@ -39,7 +38,7 @@ class Problem(Value):
 def problem_json(error: ServiceError, request_id: str) -> str:
     """The refusal as a problem."""
     body: dict[str, Any] = {
-        "type": _TYPE_PREFIX + error.reason.value.lower().replace("_", "-"),
+        "type": error.type_uri,
         "title": error.rule.title,
         "status": error.rule.http_status,
         "detail": error.detail,
@@ -56,6 +55,8 @@ def problem_response(error: ServiceError, request_id: str, headers: Mapping[str,
     extra = dict(headers or {})
     if rule.retry_after_s is not None:
         extra["Retry-After"] = str(rule.retry_after_s)
+    if error.challenge:
+        extra["WWW-Authenticate"] = error.challenge
     return Response(problem_json(error, request_id), rule.http_status, extra, MEDIA_TYPE)
 
 

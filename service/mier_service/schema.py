@@ -5,6 +5,7 @@
               ├─ transition_batches  (session_id, episode, first_step) append-only; ranges never overlap
               └─ operations          fenced by lease_token
     idempotency_keys                 outlive their session
+    api_keys                         never removed; name a session that may be gone
 
 Times are UTC seconds since the epoch. Vectors are little-endian float32 blobs.
 """
@@ -146,4 +147,26 @@ idempotency_keys = Table(
     Column("reply_json", Text, nullable=False),
     Column("create_time_s", Float, nullable=False),
     Index("idempotency_keys_age", "create_time_s"),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    # Creation order.
+    Column("row", Integer, primary_key=True, autoincrement=True),
+    # The public part of the key.
+    Column("id", Text, nullable=False, unique=True),
+    # SHA-256 of the whole key: a high-entropy secret needs no slow hash (ADR 0010).
+    Column("secret_hash", Text, nullable=False),
+    Column("scope", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    # The only session it sees and touches; null: all.
+    Column("session_id", Text),
+    Column("create_time_s", Float, nullable=False),
+    Column("expire_time_s", Float),
+    Column("revoke_time_s", Float),
+    # Grows at each change of any key, so that the service can tell.
+    Column("revision", Integer, nullable=False),
+    Index("api_keys_revision", "revision"),
+    sqlite_autoincrement=True,
 )

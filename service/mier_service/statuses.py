@@ -15,7 +15,7 @@ def status_of(error: ServiceError, request_id: str) -> status_pb2.Status:
     """Everything that the HTTP problem says, too."""
     rule = error.rule
     details: list[Message] = [
-        error_details_pb2.ErrorInfo(reason=error.reason.value, domain=DOMAIN),
+        error_details_pb2.ErrorInfo(reason=error.reason.value, domain=DOMAIN, metadata={"type": error.type_uri}),
         error_details_pb2.RequestInfo(request_id=request_id),
     ]
     if error.violations:

@@ -18,6 +18,8 @@ from typing import Any
 import structlog
 from alembic import command
 from alembic.config import Config as AlembicConfig
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
@@ -44,12 +46,17 @@ class Store:
 
     def migrate(self) -> None:
         """Brings the tables to this program's schema."""
-        config = AlembicConfig()
-        config.set_main_option("script_location", "mier_service:migrations")
+        config = _alembic()
         with _storage_errors(), self._engine.connect() as connection:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
             connection.commit()
+
+    def is_current(self) -> bool:
+        """Whether the tables have this program's schema; changes nothing."""
+        head = ScriptDirectory.from_config(_alembic()).get_current_head()
+        with _storage_errors(), self._engine.connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision() == head
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -71,6 +78,12 @@ class Store:
     @property
     def engine(self) -> Engine:
         return self._engine
+
+
+def _alembic() -> AlembicConfig:
+    config = AlembicConfig()
+    config.set_main_option("script_location", "mier_service:migrations")
+    return config
 
 
 def _configure(connection: sqlite3.Connection, _: Any) -> None:

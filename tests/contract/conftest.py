@@ -65,5 +65,5 @@ def session(transport: Transport) -> Session:
     return transport.create_session(REWARD, 7, None, "", 30.0)
 
 
-def connect(server: Server, kind: str) -> Transport:
-    return HttpTransport(server.http) if kind == "http" else GrpcTransport(server.grpc, tls=False)
+def connect(server: Server, kind: str, key: str | None = None) -> Transport:
+    return HttpTransport(server.http, None, key) if kind == "http" else GrpcTransport(server.grpc, None, key)

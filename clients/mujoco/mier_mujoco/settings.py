@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+from mier_client import Tls
 from mier_envs.cheetah_families import vel_task
 from mier_envs.families import FAMILIES, Family, Task
 
@@ -27,6 +28,15 @@ class Settings:
     """Host, host:port, or URL of the service. Without a port: 50051 (grpc), 8080 (http)."""
     transport: Literal["grpc", "http"] = "grpc"
     """How to talk to it. A URL's own scheme has precedence."""
+    api_key_file: Path | None = None
+    """File whose content is the key, of scope admin (sessions are deleted at the end). None: MIER_API_KEY, if set. The
+    key itself is no argument: arguments can be read by others, and are kept with the results."""
+    tls_ca: Path | None = None
+    """PEM authority of the service's certificate. With it, --tls-cert, or a URL of grpcs or https, TLS is used."""
+    tls_cert: Path | None = None
+    """PEM certificate of one's own, if the service asks for one; with --tls-key."""
+    tls_key: Path | None = None
+    """PEM private key of that certificate."""
     rounds: int = 1
     """Rounds of acting 2 more episodes, adapting, fine-tuning."""
     seed: int = 0
@@ -56,6 +66,8 @@ class Settings:
             raise ValueError(f"--updates: expected at least 1, got {self.updates}")
         if self.seed < 0:
             raise ValueError(f"--seed: expected at least 0, got {self.seed}")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("--tls-cert and --tls-key: expected both or neither, got one alone")
         self.tasks()
 
     @property
@@ -81,9 +93,26 @@ class Settings:
         """The service's URL, complete."""
         if "://" in self.server:
             return self.server
+        scheme = f"{self.transport}s" if self.tls is not None else self.transport
         if urlsplit(f"//{self.server}").port is not None:
-            return f"{self.transport}://{self.server}"
-        return f"{self.transport}://{self.server}:{_DEFAULT_PORTS[self.transport]}"
+            return f"{scheme}://{self.server}"
+        return f"{scheme}://{self.server}:{_DEFAULT_PORTS[self.transport]}"
+
+    @property
+    def tls(self) -> Tls | None:
+        """None unless a file of it is given."""
+        if self.tls_ca is None and self.tls_cert is None:
+            return None
+        return Tls(self.tls_ca, self.tls_cert, self.tls_key)
+
+    def api_key(self) -> str | None:
+        """The content of the file; ValueError if it cannot be read."""
+        if self.api_key_file is None:
+            return None
+        try:
+            return self.api_key_file.read_text().strip()
+        except OSError as error:
+            raise ValueError(f"--api-key-file: {self.api_key_file} cannot be read: {error.strerror}") from None
 
     def tasks(self) -> tuple[Task, ...]:
         """The chosen tasks, in the order asked for."""

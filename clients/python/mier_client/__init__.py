@@ -20,6 +20,7 @@ from mier_client.errors import (
     Unavailable,
 )
 from mier_client.retry import Retrier, RetryPolicy
+from mier_client.security import Tls
 from mier_client.values import (
     Acted,
     Adapted,
@@ -69,6 +70,7 @@ __all__ = [
     "SessionState",
     "Submitted",
     "Timeouts",
+    "Tls",
     "Unavailable",
     "Varies",
     "VersionOrigin",

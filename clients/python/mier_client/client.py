@@ -8,6 +8,7 @@ Invariants
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +32,7 @@ from mier_client.errors import (
 from mier_client.grpc_transport import GrpcTransport
 from mier_client.http_transport import HttpTransport
 from mier_client.retry import Retrier
+from mier_client.security import KEY_VARIABLE, Tls
 from mier_client.transport import ActQuery, Page, TransitionBatch, Transport
 from mier_client.values import (
     Acted,
@@ -69,9 +71,18 @@ class Client:
         self._retrier = retrier or Retrier()
 
     @classmethod
-    def connect(cls, url: str, timeouts: Timeouts | None = None, retrier: Retrier | None = None) -> Self:
-        """`grpc://host:port`, `grpcs://host:port`, `http://host:port` or `https://host[:port]`.
+    def connect(
+        cls,
+        url: str,
+        timeouts: Timeouts | None = None,
+        retrier: Retrier | None = None,
+        *,
+        api_key: str | None = None,
+        tls: Tls | None = None,
+    ) -> Self:
+        """`grpc://host:port`, `grpcs://host:port`, `http://host:port` or `https://host[:port]`; with an s: TLS.
 
+        `api_key` is what `mierctl keys create` printed; None: the environment's MIER_API_KEY, if it is set.
         No call is made yet: a service that cannot be reached is told by the first call.
         """
         parts = urlsplit(url)
@@ -79,11 +90,15 @@ class Client:
             raise ValueError(
                 f"expected the service's URL, such as grpc://127.0.0.1:50051 or http://127.0.0.1:8000, got {url!r}"
             )
+        if tls is not None and parts.scheme not in ("grpcs", "https"):
+            raise ValueError(f"tls needs a URL of grpcs:// or https://, got {url!r}")
+        key = api_key if api_key is not None else os.environ.get(KEY_VARIABLE) or None
         if parts.scheme in ("grpc", "grpcs"):
             if parts.port is None:
                 raise ValueError(f"expected a port, such as grpc://{parts.hostname}:50051, got {url!r}")
-            return cls(GrpcTransport(parts.netloc, tls=parts.scheme == "grpcs"), timeouts, retrier)
-        return cls(HttpTransport(url), timeouts, retrier)
+            secure = (tls or Tls()) if parts.scheme == "grpcs" else None
+            return cls(GrpcTransport(parts.netloc, secure, key), timeouts, retrier)
+        return cls(HttpTransport(url, tls, key), timeouts, retrier)
 
     def __enter__(self) -> Self:
         return self

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import cast
+from typing import Any, cast
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from mier_client import grpc_codec as codec
 from mier_client.act_stream import GrpcActStream
+from mier_client.security import KeyedChannel, Tls, authorization
 from mier_client.transport import ActQuery, ActStream, Page, TransitionBatch
 from mier_client.values import (
     Acted,
@@ -41,13 +42,15 @@ _CHANNEL_OPTIONS = (
 class GrpcTransport:
     """One channel to one service; safe to share between threads."""
 
-    def __init__(self, target: str, tls: bool) -> None:
+    def __init__(self, target: str, tls: Tls | None, api_key: str | None = None) -> None:
+        """`tls` None: plain text."""
         self._channel = (
-            grpc.secure_channel(target, grpc.ssl_channel_credentials(), options=_CHANNEL_OPTIONS)
-            if tls
-            else grpc.insecure_channel(target, options=_CHANNEL_OPTIONS)
+            grpc.insecure_channel(target, options=_CHANNEL_OPTIONS)
+            if tls is None
+            else grpc.secure_channel(target, tls.grpc(), options=_CHANNEL_OPTIONS)
         )
-        self._stub = adaptation_pb2_grpc.AdaptationServiceStub(self._channel)
+        calls: Any = self._channel if api_key is None else KeyedChannel(self._channel, authorization(api_key))
+        self._stub: adaptation_pb2_grpc.AdaptationServiceStub = adaptation_pb2_grpc.AdaptationServiceStub(calls)
         self._health = health_pb2_grpc.HealthStub(self._channel)
 
     def create_session(

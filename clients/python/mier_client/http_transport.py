@@ -13,6 +13,7 @@ import httpx
 
 from mier_client import http_codec as codec
 from mier_client.errors import DeadlineExceeded, Problem, ServerFault, Unavailable
+from mier_client.security import Tls, authorization
 from mier_client.transport import ActQuery, ActStream, Page, TransitionBatch
 from mier_client.values import (
     Acted,
@@ -34,8 +35,11 @@ _SILENCE_S = 60.0
 class HttpTransport:
     """A pool of connections to one service; safe to share between threads."""
 
-    def __init__(self, url: str) -> None:
-        self._http = httpx.Client(base_url=url, trust_env=False)
+    def __init__(self, url: str, tls: Tls | None = None, api_key: str | None = None) -> None:
+        """`tls` is for an https URL; None: as the system trusts."""
+        headers = {} if api_key is None else {"Authorization": authorization(api_key)}
+        verify = tls.http() if tls is not None else True
+        self._http = httpx.Client(base_url=url, trust_env=False, verify=verify, headers=headers)
 
     def create_session(
         self, checkpoint: str, seed: int, expected: EnvironmentSpec | None, key: str, timeout_s: float

@@ -12,10 +12,12 @@ Conventions
 - The order, the units and the bounds of observations and actions are those of `Session.environment`.
 - Errors are google.rpc.Status: a google.rpc.ErrorInfo (domain "mier", a stable reason) always, and a
   google.rpc.BadRequest with one violation per offending field where the request itself is at fault; a
-  google.rpc.RetryInfo where trying again later can help.
+  google.rpc.RetryInfo where trying again later can help. ErrorInfo.metadata holds `type`, the problem's URI over HTTP.
 - Every write takes an `idempotency_key` (0 to 255 characters; empty: none). A call that repeats a key with the same
   content returns the first call's reply and does nothing more; the same key with another content is refused
   (ALREADY_EXISTS, reason IDEMPOTENCY_KEY_REUSED).
+- Where the service asks for keys, every call carries one in the metadata `authorization: Bearer KEY`. UNAUTHENTICATED:
+  none came, or it is not good (any more); PERMISSION_DENIED: its scope or its session does not allow the call.
 - Seeds lie in [0, 2^53), so that JSON carries them exactly; episodes and steps in [0, 2^31).
 """
 

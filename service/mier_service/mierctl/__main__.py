@@ -1,0 +1,48 @@
+"""The command `mierctl`: one file for each group of subcommands, joined here.
+
+Exit status: 0 done; 1 refused or failed, with the reason in one line on standard error; 2 the command line is wrong.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from mier_service.config import CannotStart
+from mier_service.errors import ServiceError
+from mier_service.mierctl import keys
+from mier_service.mierctl.output import Refused
+
+app = typer.Typer(
+    name="mierctl",
+    help="Looks after a service's data folder, also while the service runs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(keys.app, name="keys")
+
+
+@app.callback()
+def _group() -> None:
+    """Keeps `keys` a subcommand even while it is the only one."""
+
+
+def main() -> None:
+    """The command line."""
+    try:
+        app()
+    except (Refused, CannotStart) as error:
+        _fail(str(error))
+    except ServiceError as error:
+        _fail(error.detail)
+
+
+def _fail(message: str) -> None:
+    print(f"mierctl: {message}", file=sys.stderr)
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""A service's data folder as `mierctl` opens it: at rest, or under a running service of the same schema."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mier_service.data_lock import lock_data
+from mier_service.mierctl.output import Refused
+from mier_service.storage import DATABASE_FILE
+from mier_service.store import Store
+
+Data = Annotated[Path, typer.Option("--data", envvar="MIER_DATA", help="The service's data folder.")]
+DEFAULT_DATA = Path("mier-data")
+"""As for `mier-serve`."""
+
+
+@contextmanager
+def open_store(data: Path, *, make: bool = False) -> Iterator[Store]:
+    """The store of the folder, brought to this program's schema unless a service has it open; `make`: a folder that is
+    not there is made. Refuses a running service of another schema, which only its own `mierctl` may write to."""
+    path = data / DATABASE_FILE
+    if not make and not path.is_file():
+        raise Refused(f"{data} is no data folder of a service (it has no {DATABASE_FILE}): give --data the right one")
+    lock = lock_data(data)
+    store = Store(path, connections=1)
+    try:
+        if lock is not None:
+            with lock:
+                store.migrate()
+        elif not store.is_current():
+            raise Refused(
+                f"the service on {data} has another schema than this mierctl, or is just starting: use the mierctl "
+                "that was installed with it, or try again"
+            )
+        yield store
+    finally:
+        store.close()
