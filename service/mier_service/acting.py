@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -155,6 +156,10 @@ class Acting:
         if active is not None and active.number < version:
             await self.refresh(session_id)
 
+    def require_usable(self, session_id: str, number: int, onnx_hash: str) -> None:
+        """Refuses a version whose policy does not load. Reads its file, so it is not for the event loop."""
+        _open(session_id, number, lambda: Policy(self._onnx_files.get(onnx_hash)))
+
     def forget(self, session_id: str) -> None:
         """The session is deleted."""
         self._active.pop(session_id, None)
@@ -190,16 +195,11 @@ class Acting:
         with self._store.read() as c:
             session = store_sessions.get_session(c, session_id)
             version, onnx_hash = store_sessions.get_version(c, session_id, session.active_version)
-        try:
-            policy = self._policies.get(version.weights_hash, lambda: self._onnx_files.get(onnx_hash))
-        except OSError as error:
-            raise storage_unavailable(error) from error
-        except DamagedFile as error:
-            raise ServiceError(
-                Reason.VERSION_UNUSABLE,
-                f"version {version.number} of session {session_id} cannot act: {error}. Restore the data folder "
-                "from a backup, or fine-tune a new session",
-            ) from error
+        policy = _open(
+            session_id,
+            version.number,
+            lambda: self._policies.get(version.weights_hash, lambda: self._onnx_files.get(onnx_hash)),
+        )
         return Active(
             number=version.number,
             weights_hash=version.weights_hash,
@@ -209,6 +209,19 @@ class Acting:
             context=np.asarray(version.policy_context, np.float32)[None],
             policy=policy,
         )
+
+
+def _open(session_id: str, number: int, load: Callable[[], Policy]) -> Policy:
+    try:
+        return load()
+    except OSError as error:
+        raise storage_unavailable(error) from error
+    except DamagedFile as error:
+        raise ServiceError(
+            Reason.VERSION_UNUSABLE,
+            f"version {number} of session {session_id} cannot act: {error}. Restore the data folder "
+            "from a backup, or fine-tune a new session",
+        ) from error
 
 
 def _inputs(call: ActCall, active: Active) -> tuple[FloatArray, FloatArray]:

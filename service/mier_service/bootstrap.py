@@ -29,11 +29,14 @@ from mier_service.files import write_durably
 from mier_service.grpc import GrpcServer
 from mier_service.health import build_health
 from mier_service.http import Guard, build_app
+from mier_service.http_lineage import add_lineage
 from mier_service.http_routes import build_router
 from mier_service.learning import Learning
 from mier_service.lifecycle import Lifecycle, Phase
+from mier_service.lineage import Lineage
 from mier_service.logs import quiet_exporter
 from mier_service.metrics import Metrics
+from mier_service.moving import Moving
 from mier_service.offload import BoundedPool
 from mier_service.policies import PolicyCache
 from mier_service.recording import Recording
@@ -103,7 +106,14 @@ class Service:
             _new_id,
         )
         sessions = Sessions(self._storage, self._checkpoints, acting, self._changes, self._store_pool, _new_id)
-        core = Core(sessions, Recording(self._storage, self._store_pool), learning, acting)
+        core = Core(
+            sessions,
+            Recording(self._storage, self._store_pool),
+            learning,
+            acting,
+            Lineage(self._storage, acting, self._store_pool),
+            Moving(self._storage, self._checkpoints, acting, self._adapt_pool),
+        )
         self._poller = Poller(
             self._storage.store, self._changes, self._poll_pool, _refresher(acting), config.poll_every_s
         )
@@ -122,6 +132,7 @@ class Service:
         learning.on_queued = self._workers.wake
         self._grpc = GrpcServer(core, self._metrics, config)
         calls = build_router(core, self._decode_pool, self._metrics)
+        add_lineage(calls, core, self._decode_pool)
         health = build_health(self._lifecycle, self._storage, self._poll_pool, self._metrics, self._checkpoints.names)
         app = build_app(calls, health)
         guard = Guard(app, self._lifecycle, self._metrics, config)

@@ -34,8 +34,8 @@ from mier_service.http_bodies import (
 )
 from mier_service.metrics import Metrics
 from mier_service.offload import BoundedPool
+from mier_service.pages import MAX_PAGE_SIZE
 from mier_service.problems import MEDIA_TYPE, problem_json
-from mier_service.sessions import MAX_PAGE_SIZE
 from mier_service.store_keys import MAX_KEY_CHARACTERS
 from mier_service.values import (
     MAX_INDEX,

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
-from mier_service.errors import session_not_found
+from mier_service.errors import session_not_found, version_not_found
 from mier_service.schema import model_contexts, sessions, versions
 from mier_service.values import (
     EnvironmentValue,
@@ -49,6 +49,8 @@ def add_session(c: Connection, session: SessionValue) -> None:
             active_version=session.active_version,
             transitions_count=session.transitions_count,
             create_time_s=session.create_time.timestamp(),
+            pinned=int(session.pinned),
+            last_used_s=session.create_time.timestamp(),
         )
     )
     add_model_context(c, session.id, session.model_context)
@@ -71,7 +73,7 @@ def add_model_context(c: Connection, session_id: str, value: ModelContextValue) 
 
 
 def add_version(c: Connection, session_id: str, value: VersionValue, onnx_hash: str) -> None:
-    """Adds the version and makes it the one that acts."""
+    """Adds the version; what makes it act is `store_promotions.swap`."""
     row = value.model_dump(exclude={"policy_context", "create_time"}, mode="json")
     c.execute(
         insert(versions).values(
@@ -82,7 +84,6 @@ def add_version(c: Connection, session_id: str, value: VersionValue, onnx_hash: 
             create_time_s=value.create_time.timestamp(),
         )
     )
-    c.execute(update(sessions).where(sessions.c.id == session_id).values(active_version=value.number))
 
 
 def get_session(c: Connection, session_id: str) -> SessionValue:
@@ -129,9 +130,11 @@ def newest_version_number(c: Connection, session_id: str) -> int:
 
 
 def get_version(c: Connection, session_id: str, number: int) -> tuple[VersionValue, str]:
-    """A version, and the hash of its ONNX file."""
+    """A version, and the hash of its ONNX file; refuses an unknown number."""
     statement = select(versions).where(versions.c.session_id == session_id, versions.c.number == number)
-    row = c.execute(statement).one()
+    row = c.execute(statement).one_or_none()
+    if row is None:
+        raise version_not_found(session_id, number)
     return _version(row), row.onnx_hash
 
 
@@ -169,12 +172,18 @@ def count_sessions(c: Connection) -> int:
 
 
 def newest_model_context(c: Connection, session_id: str) -> ModelContextValue:
-    row = c.execute(
-        select(model_contexts)
-        .where(model_contexts.c.session_id == session_id)
-        .order_by(model_contexts.c.number.desc())
-        .limit(1)
-    ).one()
+    m = model_contexts
+    return _model_context(
+        c.execute(select(m).where(m.c.session_id == session_id).order_by(m.c.number.desc()).limit(1)).one()
+    )
+
+
+def get_model_context(c: Connection, session_id: str, number: int) -> ModelContextValue:
+    m = model_contexts
+    return _model_context(c.execute(select(m).where(m.c.session_id == session_id, m.c.number == number)).one())
+
+
+def _model_context(row: Row[Any]) -> ModelContextValue:
     return ModelContextValue(
         number=row.number,
         values=context_list(row.context),
@@ -206,6 +215,7 @@ def _session(c: Connection, row: Row[Any]) -> SessionValue:
         model_context=newest_model_context(c, row.id),
         transitions_count=row.transitions_count,
         create_time=to_time(row.create_time_s),
+        pinned=bool(row.pinned),
     )
 
 
@@ -224,4 +234,5 @@ def _version(row: Row[Any]) -> VersionValue:
         seed=row.seed,
         configuration_json=row.configuration_json,
         create_time=to_time(row.create_time_s),
+        checkpoint=row.checkpoint,
     )
