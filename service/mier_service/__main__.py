@@ -15,7 +15,7 @@ import uvloop
 from pydantic import ValidationError
 from pydantic_settings import CliApp
 
-from mier_service.config import ServeConfig
+from mier_service.config import CannotStart, ServeConfig
 from mier_service.logs import configure_logs
 
 
@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 async def _serve(config: ServeConfig) -> int:
     # Loads torch, which takes seconds: a wrong flag should not wait for it.
-    from mier_service.bootstrap import CannotStart, Service
+    from mier_service.bootstrap import Service
 
     try:
         service = Service(config)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import json
 import socket
 import sys
@@ -22,8 +21,9 @@ from mier_service import store_sessions
 from mier_service.acting import Acting
 from mier_service.changes import Changes, Poller
 from mier_service.checkpoints import Checkpoints
-from mier_service.config import ServeConfig, WorkerConfig, is_loopback, url_host
+from mier_service.config import CannotStart, ServeConfig, WorkerConfig, is_loopback, url_host
 from mier_service.core import Core
+from mier_service.data_lock import lock_data
 from mier_service.errors import Reason, ServiceError
 from mier_service.files import write_durably
 from mier_service.grpc import GrpcServer
@@ -47,10 +47,6 @@ from mier_service.workers import Workers
 _log = structlog.get_logger(__name__)
 _SWITCH_INTERVAL_S = 0.001
 """A thread that computes hands over to the event loop after this long (Python's default is five times that)."""
-
-
-class CannotStart(Exception):
-    """The settings or the machine do not allow it; the message is for the user."""
 
 
 def require_allowed_host(config: ServeConfig) -> None:
@@ -241,17 +237,9 @@ def _new_id() -> str:
 
 
 def _lock_data(data: Path) -> IO[str]:
-    """Two services on one data folder would both think that they alone publish."""
-    try:
-        data.mkdir(parents=True, exist_ok=True)
-        file = (data / "lock").open("w")
-    except OSError as error:
-        raise CannotStart(f"the data folder {data} cannot be used: {error.strerror}") from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        raise CannotStart(f"another service is using the data folder {data}: choose another --data") from error
+    file = lock_data(data)
+    if file is None:
+        raise CannotStart(f"another service is using the data folder {data}: choose another --data")
     return file
 
 

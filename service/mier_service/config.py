@@ -12,6 +12,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 _MIB = 1024 * 1024
 
 
+class CannotStart(Exception):
+    """The settings or the machine do not allow it; the message is for the user."""
+
+
 def _bundled_checkpoints() -> Path:
     """The folder that comes with the source, or one of that name where the service is started."""
     bundled = Path(__file__).parents[2] / "checkpoints"

@@ -64,7 +64,7 @@ def add_lineage(router: APIRouter, core: Core, pool: BoundedPool) -> None:
         responses=refusals(404, 409, 415),
     )
     async def pin_version(session_id: str, request: Request, key: Key = "") -> SessionValue:
-        """Makes a version act and keeps it: what later fine-tunes publish does not act, adapt moves the model context."""
+        """Makes a version act and keeps it: what later fine-tunes publish does not act, nor does a new context."""
         body = await read(request, PinBody)
         return await core.lineage.pin(session_id, body.version, body.reason, key)
 

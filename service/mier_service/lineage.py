@@ -97,9 +97,7 @@ class Lineage:
 
 def require_reason(reason: str) -> None:
     if not 1 <= len(reason) <= MAX_REASON_CHARACTERS:
-        raise invalid(
-            "reason", f"expected why, in 1 to {MAX_REASON_CHARACTERS} characters, got {len(reason)} characters"
-        )
+        raise invalid("reason", f"expected a reason of 1 to {MAX_REASON_CHARACTERS} characters, got {len(reason)}")
 
 
 def require_version(version: int) -> None:
