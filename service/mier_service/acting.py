@@ -97,6 +97,7 @@ class Acting:
         self._active: OrderedDict[str, Active] = OrderedDict()
         self._flights: dict[str, _Flight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._acted: set[str] = set()
 
     async def act(self, call: ActCall) -> Action:
         """One action."""
@@ -160,9 +161,23 @@ class Acting:
         """Refuses a version whose policy does not load. Reads its file, so it is not for the event loop."""
         _open(session_id, number, lambda: Policy(self._onnx_files.get(onnx_hash)))
 
+    def take_acted(self) -> set[str]:
+        """The sessions that acted since it was last asked."""
+        acted, self._acted = self._acted, set()
+        return acted
+
+    def give_back_acted(self, acted: set[str]) -> None:
+        """What was taken could not be written down: it is to be taken again."""
+        self._acted |= acted
+
+    def acted_since_asked(self, session_id: str) -> bool:
+        """Whether the session acted since `take_acted`."""
+        return session_id in self._acted
+
     def forget(self, session_id: str) -> None:
         """The session is deleted."""
         self._active.pop(session_id, None)
+        self._acted.discard(session_id)
         if flight := self._flights.get(session_id):
             flight.stale = True
 
@@ -190,6 +205,7 @@ class Acting:
     def _touch(self, session_id: str) -> None:
         if session_id in self._active:
             self._active.move_to_end(session_id)
+        self._acted.add(session_id)
 
     def _read(self, session_id: str) -> Active:
         with self._store.read() as c:

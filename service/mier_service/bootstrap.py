@@ -40,6 +40,7 @@ from mier_service.moving import Moving
 from mier_service.offload import BoundedPool
 from mier_service.policies import PolicyCache
 from mier_service.recording import Recording
+from mier_service.retention import Retention
 from mier_service.sessions import Sessions
 from mier_service.storage import Storage
 from mier_service.workers import Workers
@@ -113,6 +114,9 @@ class Service:
         self._poller = Poller(
             self._storage.store, self._changes, self._poll_pool, _refresher(acting), config.poll_every_s
         )
+        self._retention = Retention(
+            self._storage, acting, self._poll_pool, config.keep_idle_sessions_s, config.sweep_every_s
+        )
         self._workers = Workers(
             WorkerConfig(
                 data=config.data.absolute(),
@@ -162,12 +166,17 @@ class Service:
             raise CannotStart(error.detail if isinstance(error, ServiceError) else str(error)) from error
         http = asyncio.create_task(self._http.serve([http_socket]))
         poller = asyncio.create_task(self._poller.run())
+        upkeep = asyncio.create_task(self._retention.run())
         self._workers.start()
         await self._set_ready(True)
         self._announce(http_socket.getsockname()[1], grpc_port)
         stop = asyncio.create_task(self._stop.wait())
         await asyncio.wait((stop, http, poller), return_when=asyncio.FIRST_COMPLETED)
         await self._drain(http)
+        upkeep.cancel()
+        await asyncio.gather(upkeep, return_exceptions=True)
+        with contextlib.suppress(ServiceError):
+            await self._retention.write_down_use()
         poller.cancel()
         await asyncio.gather(poller, return_exceptions=True)
         stop.cancel()

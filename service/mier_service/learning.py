@@ -161,6 +161,7 @@ class Learning:
         require_learning(session)  # it may have been paused while this was computed
         context = context_value(session.model_context.number + 1, found, window, self._storage.clock())
         store_sessions.add_model_context(c, session_id, context)
+        store_sessions.touch(c, {session_id}, context.create_time.timestamp())
         active, onnx_hash = store_sessions.get_version(c, session_id, session.active_version)
         published = active.origin is not VersionOrigin.FINE_TUNE and not session.pinned
         if published:
@@ -232,6 +233,7 @@ class Learning:
         )
         newest = store_transitions.last_batch_row(c, session.id)
         store_operations.add(c, operation, newest, session.model_context.number)
+        store_sessions.touch(c, {session.id}, now.timestamp())
         return operation
 
     def _operation(self, operation_id: str) -> OperationValue:

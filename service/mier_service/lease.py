@@ -151,6 +151,7 @@ class Job:
                 checkpoint=start.checkpoint,
             )
             store_sessions.add_version(c, session.id, version, onnx_hash)
+            store_sessions.touch(c, {session.id}, now_s)  # whoever asked for it should find it
             if not session.pinned and session.checkpoint_hash == start.checkpoint_hash:
                 why = Why(PromotionKind.PUBLISH, SERVICE, f"fine-tune {self.id}", now_s)
                 store_promotions.swap(c, session, version, why)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mier_service import store_keys, store_operations, store_promotions, store_sessions
+from mier_service import purging, store_keys, store_promotions, store_sessions
 from mier_service.acting import Acting
 from mier_service.callers import current_caller
 from mier_service.changes import Changes
@@ -155,23 +155,21 @@ class Sessions:
         return SessionPage(sessions=page, next_page_token=encode_token(more))
 
     def _delete(self, session_id: str, retry: Retry) -> str | None:
-        operation_id = None
-        versions: set[tuple[str, str]] = set()
-        saves: set[str] = set()
+        remains = None
         with self._storage.once(retry, Deleted) as write:
             if write.earlier is None:
-                operation_id = store_operations.unfinished_of_session(write.c, session_id)
-                versions = store_sessions.file_hashes(write.c, session_id)
-                saves = store_operations.save_hashes(write.c, session_id)
-                store_sessions.delete_session(write.c, session_id)
+                remains = purging.remove_rows(write.c, session_id)
                 write.reply = Deleted()
-        self._storage.drop_unused(versions, saves)
-        return operation_id
+        if remains is None:
+            return None
+        purging.remove_files(self._storage, remains)
+        return remains.operation_id
 
     def _set_state(self, session_id: str, state: SessionState, retry: Retry) -> SessionValue:
         with self._storage.once(retry, SessionValue) as write:
             if write.earlier is None:
                 store_sessions.set_state(write.c, session_id, state)
+                store_sessions.touch(write.c, {session_id}, self._storage.clock())
                 write.reply = store_sessions.get_session(write.c, session_id)
         return write.result
 

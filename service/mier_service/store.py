@@ -18,6 +18,7 @@ from typing import Any
 import structlog
 from alembic import command
 from alembic.config import Config as AlembicConfig
+from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
@@ -48,7 +49,14 @@ class Store:
         config.set_main_option("script_location", "mier_service:migrations")
         with _storage_errors(), self._engine.connect() as connection:
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            try:
+                command.upgrade(config, "head")
+            except CommandError as error:
+                raise ServiceError(
+                    Reason.STORAGE_UNAVAILABLE,
+                    f"the store was made by a newer release than this one ({error}): install that release, or restore "
+                    "a backup of this one",
+                ) from error
             connection.commit()
 
     @contextmanager
@@ -64,6 +72,14 @@ class Store:
             connection = connection.execution_options(begin="BEGIN IMMEDIATE")
             with connection.begin():
                 yield connection
+
+    def compact(self) -> None:
+        """Writes the database anew without what was deleted, of which pages may keep bytes. Nobody else may use it."""
+        with _storage_errors(), self._engine.connect() as connection:
+            cursor = connection.connection.cursor()
+            cursor.execute("VACUUM")
+            cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            cursor.close()
 
     def close(self) -> None:
         self._engine.dispose()

@@ -46,6 +46,7 @@ def record(c: Connection, session_id: str, from_version: int, to_version: int, w
             create_time_s=why.time_s,
         )
     )
+    store_sessions.touch(c, {session_id}, why.time_s)
 
 
 def swap(c: Connection, session: SessionValue, to: VersionValue, why: Why) -> None:

@@ -10,10 +10,11 @@ import numpy.typing as npt
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from mier_service.errors import session_not_found, version_not_found
-from mier_service.schema import model_contexts, sessions, versions
+from mier_service.schema import model_contexts, operations, sessions, versions
 from mier_service.values import (
     EnvironmentValue,
     ModelContextValue,
+    OperationState,
     Promotion,
     SessionState,
     SessionValue,
@@ -21,6 +22,10 @@ from mier_service.values import (
     VersionValue,
     WindowValue,
 )
+
+UNFINISHED = (OperationState.QUEUED.value, OperationState.RUNNING.value)
+_IDS_AT_ONCE = 500
+"""SQLite bounds the parameters of a statement."""
 
 
 def to_time(time_s: float) -> datetime:
@@ -107,12 +112,29 @@ def set_state(c: Connection, session_id: str, state: SessionState) -> None:
     c.execute(update(sessions).where(sessions.c.id == session_id).values(state=state.value))
 
 
-def add_to_count(c: Connection, session_id: str, stored: int) -> int:
-    """Counts new transitions; the new total."""
+def touch(c: Connection, session_ids: set[str], now_s: float) -> None:
+    """They were used now."""
+    ids = sorted(session_ids)
+    for start in range(0, len(ids), _IDS_AT_ONCE):
+        part = ids[start : start + _IDS_AT_ONCE]
+        c.execute(update(sessions).where(sessions.c.id.in_(part)).values(last_used_s=now_s))
+
+
+def unused_since(c: Connection, time_s: float, limit: int, session_id: str | None = None) -> list[str]:
+    """Sessions (or that one alone) that nobody used since and that are not being fine-tuned, longest unused first."""
+    learning = select(operations.c.session_id).where(operations.c.state.in_(UNFINISHED))
+    statement = select(sessions.c.id).where(sessions.c.last_used_s < time_s, sessions.c.id.not_in(learning))
+    if session_id is not None:
+        statement = statement.where(sessions.c.id == session_id)
+    return list(c.execute(statement.order_by(sessions.c.last_used_s).limit(limit)).scalars())
+
+
+def add_to_count(c: Connection, session_id: str, stored: int, now_s: float) -> int:
+    """Counts new transitions, and that the session was used; the new total."""
     statement = (
         update(sessions)
         .where(sessions.c.id == session_id)
-        .values(transitions_count=sessions.c.transitions_count + stored)
+        .values(transitions_count=sessions.c.transitions_count + stored, last_used_s=now_s)
         .returning(sessions.c.transitions_count)
     )
     return int(c.execute(statement).scalar_one())

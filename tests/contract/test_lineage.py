@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
+from collections.abc import Callable
 
 import pytest
 
@@ -106,12 +107,10 @@ def test_a_pinned_version_stays(transport: Transport, lived: Session) -> None:
     versions, _ = transport.list_versions(lived.id, Page(10, ""), CALL_S)
     assert [(v.number, v.parent) for v in versions] == [(1, 0), (2, 1), (3, 2), (4, 2)]
     assert acts(transport, lived) == before
-    for refuse in (
-        lambda: transport.promote(lived.id, 3, "no", "", CALL_S),
-        lambda: transport.roll_back(lived.id, "no", "", CALL_S),
-    ):
-        with refused("VERSION_PINNED", "version 2", "unpin"):
-            refuse()
+    with refused("VERSION_PINNED", "version 2", "unpin"):
+        transport.promote(lived.id, 3, "no", "", CALL_S)
+    with refused("VERSION_PINNED", "version 2", "unpin"):
+        transport.roll_back(lived.id, "no", "", CALL_S)
     # A pin may move, and what was published meanwhile may be chosen.
     assert transport.pin(lived.id, 4, "looked at it", "", CALL_S).active_version == 4
     assert acts(transport, lived)[0] == 4
@@ -213,15 +212,16 @@ def _policy_of(server: Server, session: Session, number: int) -> str:
 
 @pytest.mark.parametrize("reason", ["", "x" * 501])
 def test_a_reason_is_asked_for(transport: Transport, session: Session, reason: str) -> None:
-    for refuse in (
+    calls: list[Callable[[], Session]] = [
         lambda: transport.promote(session.id, 1, reason, "", CALL_S),
         lambda: transport.roll_back(session.id, reason, "", CALL_S),
         lambda: transport.pin(session.id, None, reason, "", CALL_S),
         lambda: transport.unpin(session.id, reason, "", CALL_S),
         lambda: transport.move(session.id, REWARD, reason, "", CALL_S),
-    ):
+    ]
+    for call in calls:
         with refused("INVALID_ARGUMENT", "reason"):
-            refuse()
+            call()
 
 
 def test_unknown_names_are_refused(transport: Transport, session: Session) -> None:

@@ -109,7 +109,7 @@ def test_a_fine_tune_that_ends_after_a_rollback_across_checkpoints_does_not_act(
     """Broken on purpose: without the comparison of checkpoints in the worker's publish, version 3 acts."""
     submit(transport, session, batch(40))
     transport.move(session.id, NEWER, "try it", "", CALL_S)
-    asked = transport.finetune(session.id, 3000, 0, "", CALL_S)
+    asked = transport.finetune(session.id, 1000, 0, "", CALL_S)
     rolled_back = False
     for seen in transport.watch_operation(asked.id, CALL_S):
         if seen.updates_done > 0 and not rolled_back:

@@ -1,0 +1,46 @@
+"""The command `mierctl`: one file for each subcommand, joined here.
+
+Exit status: 0 done; 1 refused or failed, with the reason in one line on standard error; 2 the command line is wrong.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import tyro
+
+from mier_service.backups import BackupError
+from mier_service.config import CannotStart
+from mier_service.errors import ServiceError
+from mier_service.mierctl.backup import backup
+from mier_service.mierctl.output import Refused
+from mier_service.mierctl.purge import purge
+from mier_service.mierctl.restore import restore
+
+app = tyro.extras.SubcommandApp()
+app.command(backup)
+app.command(restore)
+app.command(purge)
+
+
+def main() -> None:
+    """The command line."""
+    try:
+        app.cli(
+            prog="mierctl",
+            description="Looks after a service's data folder.",
+            config=(tyro.conf.PositionalRequiredArgs,),
+        )
+    except (Refused, BackupError, CannotStart) as error:
+        _fail(str(error))
+    except ServiceError as error:
+        _fail(error.detail)
+
+
+def _fail(message: str) -> None:
+    print(f"mierctl: {message}", file=sys.stderr)
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

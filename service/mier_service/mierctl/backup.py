@@ -1,0 +1,26 @@
+"""`mierctl backup`: a copy of everything durable, also while the service runs."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from mier_service.backups import back_up
+from mier_service.mierctl.output import note
+
+
+def backup(dest: Path, data: Path = Path("mier-data")) -> None:
+    """Copy a data folder to DEST, one consistent moment of it; its service may be running.
+
+    Args:
+        dest: folder to make; it must not be there yet, or be empty.
+        data: the service's data folder.
+    """
+    made = back_up(data, dest, time.time())
+    size_mib = sum(file.size_bytes for file in made.files.values()) / 2**20
+    print(
+        f"{dest}: {made.sessions} sessions, {made.transitions} transitions, {len(made.files)} files, {size_mib:.1f} MiB"
+    )
+    if made.checkpoints:
+        names = ", ".join(f"{name} ({digest[:12]}...)" for digest, name in sorted(made.checkpoints.items()))
+        note(f"checkpoints are not part of it; its sessions are on: {names}")

@@ -1,0 +1,18 @@
+"""`mierctl restore`: a data folder from a backup."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mier_service import backups
+
+
+def restore(src: Path, data: Path = Path("mier-data")) -> None:
+    """Make a data folder of the backup SRC, every file verified; never over one that is there.
+
+    Args:
+        src: folder that `mierctl backup` made.
+        data: folder to make; it must not be there yet, or be empty.
+    """
+    made = backups.restore(src, data)
+    print(f"{data}: {made.sessions} sessions, {made.transitions} transitions; start mier-serve with --data {data}")
