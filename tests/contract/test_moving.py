@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,13 +10,12 @@ from pathlib import Path
 import pytest
 
 from mier.types import Varies
-from mier_client.http_transport import HttpTransport
 from mier_client.transport import Page, Transport
 from mier_client.values import PolicyVersion, Session, VersionOrigin
 from tests.contract import tiny
 from tests.contract.conftest import REWARD, connect
 from tests.contract.helpers import ALL, CALL_S, MEAN, OBSERVATION, batch, fine_tune, refused, submit
-from tests.contract.server import Server
+from tests.contract.server import Server, serving
 
 NEWER, WIDER, OTHER = "tiny-reward-2", "tiny-reward-wide", "tiny-other"
 
@@ -170,30 +170,26 @@ def test_a_checkpoint_replaced_under_its_name_is_moved_to(tmp_path: Path) -> Non
     """Sessions are bound by hash: they act on, are told what to do, and learn again once moved."""
     checkpoints, data = tmp_path / "checkpoints", tmp_path / "data"
     tiny.write(checkpoints, REWARD, Varies.REWARD, seed=0)
-    running = Server(checkpoints, data)
-    http = HttpTransport(running.http)
-    session = http.create_session(REWARD, 7, None, "", CALL_S)
-    submit(http, session, batch(40))
-    action = acts(http, session)
-    http.close()
-    assert running.stop() == 0
-    for file in (checkpoints / REWARD).iterdir():
-        file.unlink()
-    (checkpoints / REWARD).rmdir()
+    with serving(checkpoints, data) as server:
+        http = connect(server, "http")
+        session = http.create_session(REWARD, 7, None, "", CALL_S)
+        submit(http, session, batch(40))
+        action = acts(http, session)
+        http.close()
+    shutil.rmtree(checkpoints / REWARD)
     tiny.write(checkpoints, REWARD, Varies.REWARD, seed=5)
-    running = Server(checkpoints, data)
-    grpc = connect(running, "grpc")
-    assert acts(grpc, session) == action
-    with refused("CHECKPOINT_CHANGED", "move"):
-        grpc.adapt(session.id, ALL, "", CALL_S)
-    moved = grpc.move(session.id, REWARD, "the folder was replaced", "", CALL_S)
-    assert (moved.checkpoint, moved.active_version) == (REWARD, 2)
-    assert moved.checkpoint_hash != session.checkpoint_hash
-    assert grpc.adapt(session.id, ALL, "", CALL_S).published
-    # Back on the old one it acts, though it cannot learn there any more.
-    assert grpc.promote(session.id, 1, "as before", "", CALL_S).checkpoint_hash == session.checkpoint_hash
-    assert acts(grpc, session) == action
-    with refused("CHECKPOINT_CHANGED"):
-        grpc.adapt(session.id, ALL, "", CALL_S)
-    grpc.close()
-    assert running.stop() == 0
+    with serving(checkpoints, data) as server:
+        grpc = connect(server, "grpc")
+        assert acts(grpc, session) == action
+        with refused("CHECKPOINT_CHANGED", "move"):
+            grpc.adapt(session.id, ALL, "", CALL_S)
+        moved = grpc.move(session.id, REWARD, "the folder was replaced", "", CALL_S)
+        assert (moved.checkpoint, moved.active_version) == (REWARD, 2)
+        assert moved.checkpoint_hash != session.checkpoint_hash
+        assert grpc.adapt(session.id, ALL, "", CALL_S).published
+        # Back on the old one it acts, though it cannot learn there any more.
+        assert grpc.promote(session.id, 1, "as before", "", CALL_S).checkpoint_hash == session.checkpoint_hash
+        assert acts(grpc, session) == action
+        with refused("CHECKPOINT_CHANGED"):
+            grpc.adapt(session.id, ALL, "", CALL_S)
+        grpc.close()

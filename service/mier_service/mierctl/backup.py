@@ -19,7 +19,8 @@ def backup(dest: Path, data: Path = Path("mier-data")) -> None:
     made = back_up(data, dest, time.time())
     size_mib = sum(file.size_bytes for file in made.files.values()) / 2**20
     print(
-        f"{dest}: {made.sessions} sessions, {made.transitions} transitions, {len(made.files)} files, {size_mib:.1f} MiB"
+        f"{dest}: sessions: {made.sessions}, transitions: {made.transitions}, "
+        f"files: {len(made.files)} ({size_mib:.1f} MiB)"
     )
     if made.checkpoints:
         names = ", ".join(f"{name} ({digest[:12]}...)" for digest, name in sorted(made.checkpoints.items()))

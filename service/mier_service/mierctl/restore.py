@@ -15,4 +15,4 @@ def restore(src: Path, data: Path = Path("mier-data")) -> None:
         data: folder to make; it must not be there yet, or be empty.
     """
     made = backups.restore(src, data)
-    print(f"{data}: {made.sessions} sessions, {made.transitions} transitions; start mier-serve with --data {data}")
+    print(f"{data}: sessions: {made.sessions}, transitions: {made.transitions}; start mier-serve with --data {data}")
