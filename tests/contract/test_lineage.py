@@ -49,7 +49,7 @@ def test_a_promoted_version_acts_from_the_reply_on(transport: Transport, lived: 
 
 
 def test_rolling_back_undoes_step_by_step(transport: Transport, lived: Session) -> None:
-    """Broken on purpose: with the parent instead of what acted before, the first rollback leads to 2."""
+    """Broken on purpose: with the parent instead of what acted before, the first rollback finds nothing."""
     seen = {3: acts(transport, lived)}
     transport.promote(lived.id, 1, "try", "", CALL_S)
     for expected in (3, 2, 1):
