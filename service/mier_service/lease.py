@@ -102,11 +102,11 @@ class Job:
         try:
             self._change(save_hash=new, attempts_without_progress=0)
         except LeaseLost:
-            self._storage.saves.remove(new)
+            self._storage.drop_unused(set(), {new})
             raise
         self._save_hash = new
-        if old not in (None, new):
-            self._storage.saves.remove(str(old))
+        if old is not None and old != new:
+            self._storage.drop_unused(set(), {old})
 
     def end(self, state: OperationState, error: OperationErrorValue | None = None) -> None:
         """Gives the operation back (QUEUED), or ends it without a version."""
@@ -169,7 +169,7 @@ class Job:
 
     def _drop_save_if(self, final: bool) -> None:
         if final and self._save_hash is not None:
-            self._storage.saves.remove(self._save_hash)
+            self._storage.drop_unused(set(), {self._save_hash})
 
     def _change(self, **columns: Any) -> None:
         with self._storage.store.write() as c:

@@ -78,19 +78,19 @@ class Moving:
             session = store_sessions.get_session(c, session_id)
             _require_movable(c, session)
             held = self._checkpoints.get(checkpoint)
-            if session.checkpoint_hash == held.checkpoint.hash:
-                return session
+            there = session.checkpoint_hash == held.checkpoint.hash
             known = store_sessions.onnx_of(c, held.weights_hash)
             require_same(session.environment, held.environment, checkpoint)
             rows = store_transitions.read(c, session_id, layout_of(session), window)
         if known is None:
             self._checkpoints.export(held)  # takes seconds, so not under the write lock
-        arrival = self._arrive(session, held, rows, window, why.time_s)
+        arrival = None if there else self._arrive(session, held, rows, window, why.time_s)
         with self._storage.once(retry, SessionValue) as write:
             if write.earlier is None:
                 now = require_same_checkpoint(write.c, session)
                 _require_movable(write.c, now)
-                self._record(write.c, now, held, arrival, why)
+                if arrival is not None:
+                    self._record(write.c, now, held, arrival, why)
                 write.reply = store_sessions.get_session(write.c, session_id)
         return write.result
 

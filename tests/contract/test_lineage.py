@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from mier_client import Client
 from mier_client.transport import Page, Transport
 from mier_client.values import PromotionKind, PromotionRecord, Session
 from tests.contract.conftest import REWARD, connect
@@ -245,3 +246,14 @@ def test_the_store_itself_refuses_to_change_the_record(transport: Transport, liv
         database.execute("UPDATE promotions SET who = 'somebody' WHERE session_id = ?", (lived.id,))
     database.close()
     assert [entry.who for entry in record(transport, lived)] == ["anonymous", "service", "service"]
+
+
+def test_the_client_does_all_of_it(transport: Transport, lived: Session) -> None:
+    client = Client(transport)
+    assert client.promote(lived.id, 1, reason="a").active_version == 1
+    assert client.roll_back(lived.id, reason="b").active_version == 3
+    assert client.pin(lived.id, 2, reason="c").pinned
+    assert not client.unpin(lived.id, reason="d").pinned
+    assert client.move(lived.id, REWARD, reason="it is there already").active_version == 2
+    assert [entry.reason for entry in client.list_promotions(lived.id)][3:] == ["a", "b", "c", "d"]
+    assert [version.checkpoint for version in client.list_versions(lived.id)] == [REWARD] * 3

@@ -160,8 +160,13 @@ def test_it_is_done_once(transport: Transport, session: Session) -> None:
     key = uuid.uuid4().hex
     assert transport.move(session.id, NEWER, "newer", key, CALL_S).active_version == 2
     assert transport.move(session.id, NEWER, "newer", key, CALL_S).active_version == 2
-    assert transport.move(session.id, NEWER, "it is there already", "", CALL_S).active_version == 2
+    there = uuid.uuid4().hex
+    assert transport.move(session.id, NEWER, "it is there already", there, CALL_S).active_version == 2
     assert len(versions(transport, session)) == 2
+    # A late retry of it has no effect either.
+    transport.roll_back(session.id, "back", "", CALL_S)
+    assert transport.move(session.id, NEWER, "it is there already", there, CALL_S).active_version == 2
+    assert transport.get_session(session.id, CALL_S).active_version == 1
     with refused("IDEMPOTENCY_KEY_REUSED"):
         transport.move(session.id, WIDER, "newer", key, CALL_S)
 

@@ -10,13 +10,15 @@ from pathlib import Path
 import anyio
 import numpy as np
 import pytest
+from sqlalchemy import update
 
-from mier_service import store_keys, store_operations, store_sessions
+from mier_service import purging, store_keys, store_operations, store_sessions
 from mier_service.acting import ActCall, Acting
 from mier_service.errors import ServiceError
 from mier_service.offload import BoundedPool
 from mier_service.policies import PolicyCache
 from mier_service.retention import Retention
+from mier_service.schema import operations
 from mier_service.storage import KEYS_KEPT_S, Storage
 from mier_service.store_keys import Retry
 from mier_service.values import (
@@ -194,13 +196,12 @@ def test_time_in_which_the_service_did_not_run_does_not_count(
     assert anyio.run(keeper.sweep) == 1
 
 
-def test_what_is_being_fine_tuned_stays(storage: Storage, acting: Acting, pool: BoundedPool, clock: Clock) -> None:
-    keeper = retention(storage, acting, pool)
-    add_session(storage, "learns", b"")
-    now = store_sessions.to_time(clock())
+def add_operation(storage: Storage, session_id: str) -> str:
+    """A fine-tune that waits; its id."""
+    now = store_sessions.to_time(storage.clock())
     operation = OperationValue(
-        id="op",
-        session_id="learns",
+        id=f"fine-tune of {session_id}",
+        session_id=session_id,
         state=OperationState.QUEUED,
         cancel_requested=False,
         updates_done=0,
@@ -215,11 +216,33 @@ def test_what_is_being_fine_tuned_stays(storage: Storage, acting: Acting, pool: 
     )
     with storage.store.write() as c:
         store_operations.add(c, operation, 0, 0)
+    return operation.id
+
+
+def test_what_is_being_fine_tuned_stays(storage: Storage, acting: Acting, pool: BoundedPool, clock: Clock) -> None:
+    keeper = retention(storage, acting, pool)
+    add_session(storage, "learns", b"")
+    operation_id = add_operation(storage, "learns")
     clock.days(100)
     assert anyio.run(keeper.sweep) == 0
     with storage.store.write() as c:
-        store_operations.request_cancel(c, "op", clock())
+        store_operations.request_cancel(c, operation_id, clock())
     assert anyio.run(keeper.sweep) == 1
+
+
+def test_a_save_that_an_equal_session_is_at_stays(storage: Storage) -> None:
+    """Same seed, same data: the same save. Broken on purpose: without the look at other operations it is removed."""
+    save = storage.saves.put(b"half way")
+    for name in ("gone", "stays"):
+        add_session(storage, name, name.encode())
+        operation_id = add_operation(storage, name)
+        with storage.store.write() as c:
+            c.execute(update(operations).where(operations.c.id == operation_id).values(save_hash=save))
+    for name, left in (("gone", {save}), ("stays", set[str]())):
+        with storage.store.write() as c:
+            remains = purging.remove_rows(c, name)
+        purging.remove_files(storage, remains)
+        assert storage.saves.names() == left
 
 
 def test_a_sweep_is_bounded(storage: Storage, acting: Acting, pool: BoundedPool, clock: Clock) -> None:
