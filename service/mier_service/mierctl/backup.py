@@ -6,10 +6,11 @@ import time
 from pathlib import Path
 
 from mier_service.backups import back_up
+from mier_service.mierctl.data_folder import DEFAULT_DATA
 from mier_service.mierctl.output import note
 
 
-def backup(dest: Path, data: Path = Path("mier-data")) -> None:
+def backup(dest: Path, data: Path = DEFAULT_DATA) -> None:
     """Copy a data folder to DEST, one consistent moment of it; its service may be running.
 
     Args:

@@ -8,6 +8,7 @@ from pathlib import Path
 from mier_service import purging, store_sessions
 from mier_service.data_lock import lock_data
 from mier_service.layout import DATABASE_FILE
+from mier_service.mierctl.data_folder import DEFAULT_DATA
 from mier_service.mierctl.output import Refused, note
 from mier_service.storage import Storage
 
@@ -16,7 +17,7 @@ _ALL = 2**31
 
 
 def purge(
-    data: Path = Path("mier-data"),
+    data: Path = DEFAULT_DATA,
     session: tuple[str, ...] = (),
     idle_days: float | None = None,
     dry_run: bool = False,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from mier_service import backups
+from mier_service.mierctl.data_folder import DEFAULT_DATA
 
 
-def restore(src: Path, data: Path = Path("mier-data")) -> None:
+def restore(src: Path, data: Path = DEFAULT_DATA) -> None:
     """Make a data folder of the backup SRC, every file verified; never over one that is there.
 
     Args:
