@@ -79,11 +79,12 @@ class Service:
         self._metrics = Metrics()
         self._checkpoints = Checkpoints(config.checkpoints)
         # Pools may wait for each other's connections, so there is one for every thread.
-        self._storage = Storage(config.data, connections=config.store_threads + 3, clock=time.time)
+        self._storage = Storage(config.data, connections=config.store_threads + 4, clock=time.time)
         self._store_pool = BoundedPool("store", config.store_threads, config.store_queue)
         self._adapt_pool = BoundedPool("adapt", 1, config.adapt_queue)
         self._decode_pool = BoundedPool("decode", 1, config.store_queue)
         self._poll_pool = BoundedPool("poll", 1, 4)
+        self._upkeep_pool = BoundedPool("upkeep", 1, 4)
         self._changes = Changes(config.max_watchers)
         acting = Acting(
             self._storage.store,
@@ -115,7 +116,7 @@ class Service:
             self._storage.store, self._changes, self._poll_pool, _refresher(acting), config.poll_every_s
         )
         self._retention = Retention(
-            self._storage, acting, self._poll_pool, config.keep_idle_sessions_s, config.sweep_every_s
+            self._storage, acting, self._upkeep_pool, config.keep_idle_sessions_s, config.sweep_every_s
         )
         self._workers = Workers(
             WorkerConfig(
@@ -171,7 +172,7 @@ class Service:
         await self._set_ready(True)
         self._announce(http_socket.getsockname()[1], grpc_port)
         stop = asyncio.create_task(self._stop.wait())
-        await asyncio.wait((stop, http, poller), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((stop, http, poller, upkeep), return_when=asyncio.FIRST_COMPLETED)
         await self._drain(http)
         upkeep.cancel()
         await asyncio.gather(upkeep, return_exceptions=True)
@@ -180,7 +181,7 @@ class Service:
         poller.cancel()
         await asyncio.gather(poller, return_exceptions=True)
         stop.cancel()
-        for pool in (self._store_pool, self._adapt_pool, self._decode_pool, self._poll_pool):
+        for pool in (self._store_pool, self._adapt_pool, self._decode_pool, self._poll_pool, self._upkeep_pool):
             await asyncio.to_thread(pool.close)
         self._storage.close()
         self._lock.close()

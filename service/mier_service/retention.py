@@ -49,8 +49,8 @@ class Retention:
             await asyncio.sleep(self._every_s)
             try:
                 await self.sweep()
-            except ServiceError as error:
-                _log.warning("sweep_failed", detail=error.detail)
+            except (ServiceError, OSError) as error:
+                _log.warning("sweep_failed", error=str(error))
 
     async def sweep(self) -> int:
         """Once; how many sessions were deleted."""
