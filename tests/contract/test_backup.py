@@ -18,7 +18,7 @@ import pytest
 
 from mier_client.errors import MierError
 from mier_client.transport import TransitionBatch, Transport
-from mier_client.values import OperationState, Session
+from mier_client.values import Session
 from tests.contract.conftest import REWARD, connect
 from tests.contract.helpers import ALL, CALL_S, MEAN, OBSERVATION, batch, fine_tune, submit
 from tests.contract.server import Server, serving
@@ -100,8 +100,8 @@ def acts(transport: Transport, session: Session) -> tuple[int, str, bytes]:
 
 
 def test_a_backup_under_traffic_holds_all_that_was_acknowledged(checkpoints: Path, tmp_path: Path) -> None:
-    """Broken on purpose: with a plain copy of the database file (without its log) acknowledged steps are missing; with
-    the copying of saves left out, the fine-tune below begins anew and its restored save is missing."""
+    """Broken on purpose: with the newest batches left out of the snapshot they are named; with a plain copy of the
+    database file, without its log, the copy names files that are long gone; without saves the fine-tune begins anew."""
     copy = tmp_path / "backup"
     traffic = Traffic()
     with serving(checkpoints, tmp_path / "data", *SAVES) as source:
@@ -130,6 +130,8 @@ def test_a_backup_under_traffic_holds_all_that_was_acknowledged(checkpoints: Pat
 
     restored = mierctl("restore", copy, "--data", tmp_path / "restored")
     assert restored.returncode == 0, restored.stderr
+    with closing(sqlite3.connect(tmp_path / "restored" / "mier.sqlite3")) as database:
+        (reported,) = database.execute("SELECT updates_done FROM operations WHERE id = ?", (asked.id,)).fetchone()
     with serving(checkpoints, tmp_path / "restored", *SAVES) as target:
         grpc = connect(target, "grpc")
         assert acts(grpc, steady) == before
@@ -141,10 +143,10 @@ def test_a_backup_under_traffic_holds_all_that_was_acknowledged(checkpoints: Pat
             if submit(grpc, session, steps).duplicates != STEPS
         ]
         assert lost == []
-        # The fine-tune goes on from its save.
+        # The fine-tune goes on from its save: the first that its new worker reports is more than one update.
         for seen in grpc.watch_operation(asked.id, CALL_S):
-            if seen.state is OperationState.RUNNING and seen.updates_done > 0:
-                assert seen.updates_done >= 100
+            if seen.attempts == 2 and seen.updates_done != reported:
+                assert seen.updates_done > 50
                 break
         grpc.cancel_operation(asked.id, "", CALL_S)
         grpc.close()

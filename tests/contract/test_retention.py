@@ -46,26 +46,28 @@ def test_a_session_that_nobody_uses_goes_and_one_that_acts_stays(checkpoints: Pa
 
 
 def test_purging_leaves_no_byte_of_it(checkpoints: Path, tmp_path: Path) -> None:
-    """Broken on purpose: without the compaction its rows stay readable in the file."""
+    """Broken on purpose: without the compaction free pages are left, in which bytes may stay."""
     data = tmp_path / "data"
     with serving(checkpoints, data) as server:
         http = connect(server, "http")
         kept = http.create_session(REWARD, 7, None, "", CALL_S)
         gone = http.create_session(REWARD, 8, None, "", CALL_S)
         for session, seed in ((kept, 1), (gone, 2)):
-            submit(http, session, batch(40, seed=seed))
+            submit(http, session, batch(400, seed=seed))
             fine_tune(http, session, updates=5, seed=seed)
         action = acts(http, kept)
         running = mierctl("purge", "--session", gone.id, "--data", data)
         assert running.returncode == 1
         assert "is running" in running.stderr
         http.close()
-    observation = batch(40, seed=2).observation[20].astype(np.float32).tobytes()
+    observation = batch(400, seed=2).observation[20].astype(np.float32).tobytes()
     assert observation in (data / "mier.sqlite3").read_bytes()
     tried = mierctl("purge", "--session", gone.id, "--dry-run", "--data", data)
     assert (tried.returncode, tried.stdout.strip()) == (0, gone.id)
     done = mierctl("purge", "--session", gone.id, "--data", data)
     assert (done.returncode, done.stdout.strip()) == (0, gone.id), done.stderr
+    with closing(sqlite3.connect(data / "mier.sqlite3")) as database:
+        assert database.execute("PRAGMA freelist_count").fetchone() == (0,)
     for file in data.glob("mier.sqlite3*"):
         assert observation not in file.read_bytes()
     assert len(list((data / "weights").iterdir())) == 1

@@ -160,13 +160,14 @@ def test_it_is_off_unless_asked_for(storage: Storage, acting: Acting, pool: Boun
 def test_acting_is_use_though_it_writes_nothing(
     storage: Storage, acting: Acting, pool: BoundedPool, clock: Clock
 ) -> None:
-    """Broken on purpose: without `take_acted`, a robot that only acts loses its session."""
+    """Broken on purpose: without `write_down_use`, nothing is taken, and a restart would forget it."""
     keeper = retention(storage, acting, pool)
     add_session(storage, "acts", b"not a policy")
     add_session(storage, "does not", b"")
     clock.days(29)
     acting.give_back_acted({"acts"})
     assert anyio.run(keeper.sweep) == 0
+    assert acting.take_acted() == set()  # it is in the store now
     clock.days(2)
     assert anyio.run(keeper.sweep) == 1
     assert names(storage) == ["acts"]
