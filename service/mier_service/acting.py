@@ -154,7 +154,14 @@ class Acting:
     async def refresh_if_older(self, session_id: str, version: int) -> None:
         """Makes sure that acts which start afterwards use this version or a newer one."""
         active = self._active.get(session_id)
-        if active is not None and active.number < version:
+        # A load that is under way may have read the store before the change.
+        if session_id in self._flights or (active is not None and active.number < version):
+            await self.refresh(session_id)
+
+    async def refresh_unless(self, session_id: str, version: int) -> None:
+        """Makes sure that acts which start afterwards use what the store says, if that is not this version already."""
+        active = self._active.get(session_id)
+        if session_id in self._flights or (active is not None and active.number != version):
             await self.refresh(session_id)
 
     def require_usable(self, session_id: str, number: int, onnx_hash: str) -> None:

@@ -67,23 +67,25 @@ class Lineage:
         require_reason(reason)
         why = Why(kind, current_caller(), reason, self._storage.clock())
         session = await self._pool.run(self._decide, session_id, version, why, retry)
-        await self._acting.refresh(session_id)
+        await self._acting.refresh_unless(session_id, session.active_version)
         return session
 
     def _decide(self, session_id: str, version: int | None, why: Why, retry: Retry) -> SessionValue:
         with self._storage.store.read() as c:
             if earlier := store_keys.earlier_reply(c, retry):
                 return SessionValue.model_validate_json(earlier)
-            looked_at = _target(c, store_sessions.get_session(c, session_id), version, why.kind)
+            session = store_sessions.get_session(c, session_id)
+            looked_at = _target(c, session, version, why.kind)
             _, onnx_hash = store_sessions.get_version(c, session_id, looked_at)
         # A version never changes and its files stay as long as it does, so this need not hold the write lock.
-        self._acting.require_usable(session_id, looked_at, onnx_hash)
+        if looked_at != session.active_version:
+            self._acting.require_usable(session_id, looked_at, onnx_hash)
         with self._storage.once(retry, SessionValue) as write:
             if write.earlier is None:
                 session = store_sessions.get_session(write.c, session_id)
                 target = _target(write.c, session, version, why.kind)
                 to, onnx_hash = store_sessions.get_version(write.c, session_id, target)
-                if target != looked_at:  # something else began to act in between
+                if target not in (looked_at, session.active_version):  # something else began to act in between
                     self._acting.require_usable(session_id, target, onnx_hash)
                 _apply(write.c, session, to, why)
                 write.reply = store_sessions.get_session(write.c, session_id)

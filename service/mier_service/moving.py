@@ -66,7 +66,7 @@ class Moving:
         retry = Retry.of(key, "MoveSession", session_id, checkpoint, reason)
         why = Why(PromotionKind.MOVE, current_caller(), reason, self._storage.clock())
         session = await self._adapt_pool.run(self._move, session_id, checkpoint, why, retry)
-        await self._acting.refresh(session_id)
+        await self._acting.refresh_unless(session_id, session.active_version)
         return session
 
     def _move(self, session_id: str, checkpoint: str, why: Why, retry: Retry) -> SessionValue:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -61,6 +65,24 @@ def fine_tune(transport: Transport, session: Session, updates: int = 30, seed: i
     done = wait(transport, transport.finetune(session.id, updates, seed, "", CALL_S))
     assert done.state is OperationState.SUCCEEDED, done
     return done
+
+
+def acts(transport: Transport, session: Session) -> tuple[int, str, tuple[float, ...]]:
+    """Which version acts, its weights' hash, and its mean action."""
+    acted = transport.act(session.id, OBSERVATION, MEAN, CALL_S)
+    return acted.policy_version, acted.weights_hash, tuple(acted.action.tolist())
+
+
+def mierctl(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """The command as an operator runs it."""
+    return subprocess.run(
+        [sys.executable, "-m", "mier_service.mierctl", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
 
 
 def refused(reason: str, *words: str) -> pytest.RaisesExc[MierError]:

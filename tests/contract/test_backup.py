@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sqlite3
 import subprocess
@@ -20,23 +19,11 @@ from mier_client.errors import MierError
 from mier_client.transport import TransitionBatch, Transport
 from mier_client.values import Session
 from tests.contract.conftest import REWARD, connect
-from tests.contract.helpers import ALL, CALL_S, MEAN, OBSERVATION, batch, fine_tune, submit
+from tests.contract.helpers import ALL, CALL_S, MEAN, OBSERVATION, acts, batch, fine_tune, mierctl, submit
 from tests.contract.server import Server, serving
 
 STEPS = 7
 SAVES = ("--finetune-save-every-s", "0.1")
-
-
-def mierctl(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """The command as an operator runs it."""
-    return subprocess.run(
-        [sys.executable, "-m", "mier_service.mierctl", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
 
 
 @dataclass
@@ -94,14 +81,9 @@ class Traffic:
         assert self.refused == []
 
 
-def acts(transport: Transport, session: Session) -> tuple[int, str, bytes]:
-    acted = transport.act(session.id, OBSERVATION, MEAN, CALL_S)
-    return acted.policy_version, acted.weights_hash, acted.action.tobytes()
-
-
 def test_a_backup_under_traffic_holds_all_that_was_acknowledged(checkpoints: Path, tmp_path: Path) -> None:
-    """Broken on purpose: with the newest batches left out of the snapshot they are named; with a plain copy of the
-    database file, without its log, the copy names files that are long gone; without saves the fine-tune begins anew."""
+    """Broken on purpose: with all but the first 20 batches left out of the snapshot they are named; with a plain copy
+    of the database file, without its log, it names files long gone; without saves the fine-tune begins anew."""
     copy = tmp_path / "backup"
     traffic = Traffic()
     with serving(checkpoints, tmp_path / "data", *SAVES) as source:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -11,10 +12,10 @@ import numpy as np
 from mier_client.errors import NotFound
 from mier_client.transport import Transport
 from mier_client.values import Session
+from tests.contract import releases
 from tests.contract.conftest import REWARD, connect
-from tests.contract.helpers import CALL_S, MEAN, OBSERVATION, batch, fine_tune, submit
+from tests.contract.helpers import CALL_S, MEAN, OBSERVATION, acts, batch, fine_tune, mierctl, submit
 from tests.contract.server import serving
-from tests.contract.test_backup import acts, mierctl
 
 
 def _gone(transport: Transport, session: Session) -> bool:
@@ -80,24 +81,24 @@ def test_purging_leaves_no_byte_of_it(checkpoints: Path, tmp_path: Path) -> None
         grpc.close()
 
 
-def test_purging_by_idleness_and_its_refusals(checkpoints: Path, tmp_path: Path) -> None:
+def test_purging_by_idleness_and_its_refusals(tmp_path: Path) -> None:
+    """On a store of the first release, which is brought up to date on the way."""
     data = tmp_path / "data"
-    with serving(checkpoints, data) as server:
-        http = connect(server, "http")
-        young, old = (http.create_session(REWARD, seed, None, "", CALL_S) for seed in (1, 2))
-        http.close()
-    with closing(sqlite3.connect(data / "mier.sqlite3")) as database, database:
-        database.execute("UPDATE sessions SET last_used_s = last_used_s - 10 * 86400 WHERE id = ?", (old.id,))
+    releases.make_data_folder(data, time.time())
+    (policies, weights) = (set((data / kind).iterdir()) for kind in ("policies", "weights"))
     for arguments, words in (
         ((), "--idle-days"),
         (("--idle-days", "0"), "above 0"),
-        (("--idle-days", "1", "--session", old.id), "not both"),
+        (("--idle-days", "1", "--session", releases.SESSION), "not both"),
         (("--session", "nobody"), "no session 'nobody'"),
     ):
         refused = mierctl("purge", "--data", data, *arguments)
         assert refused.returncode == 1
         assert words in refused.stderr
-    done = mierctl("purge", "--data", data, "--idle-days", "9")
-    assert done.stdout.split() == [old.id]
-    assert young.id != old.id
-    assert mierctl("purge", "--data", data, "--idle-days", "9").stdout == ""
+    for days, gone in ((11, ""), (9, releases.SESSION)):
+        with closing(sqlite3.connect(data / "mier.sqlite3")) as database, database:
+            database.execute("UPDATE sessions SET last_used_s = ?", (time.time() - 10 * 86400,))
+        assert set((data / "policies").iterdir()) == policies
+        assert set((data / "weights").iterdir()) == weights
+        assert mierctl("purge", "--data", data, "--idle-days", str(days)).stdout.strip() == gone
+    assert [*(data / "policies").iterdir(), *(data / "weights").iterdir()] == []
