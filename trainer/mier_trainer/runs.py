@@ -162,7 +162,8 @@ _FRAME = Configuration(
     model=ModelConfig(context_dim=6, action_gate=True, log_var_min=-8.0, trained_prior=False),
     adapt=AdaptConfig(method=AdaptMethod.GAUSS_NEWTON, starts=6, joint=True, context_penalty=0.001, ood_threshold=None),
     sac=SacConfig(learning_rate=1e-3, actuator_frame=True),
-    finetune=_GATED.finetune,
+    # The policy starts near its best: relabelled by the model alone it lost a tenth in 1,000 updates (1419 -> 1268).
+    finetune=replace(_GATED.finetune, lived_share=0.9),
 )
 
 _PAPER_NEGATED = Configuration(

@@ -35,7 +35,7 @@ class Demo:
     """Family of tasks, and the checkpoint of that name; or both, one after the other."""
     targets: str = ""
     """As for mier-eval, for one family. Empty: all target speeds, three of the negated joints."""
-    updates: int = 2000
+    updates: int = 4000
     """Fine-tune budget of each task in gradient updates."""
     episodes: int = 4
     """Deterministic episodes that evaluate each stage."""
