@@ -24,16 +24,26 @@ def dreamed_contexts(known: Tensor, count: int, reach: float, generator: torch.G
         known: [k, context_dim], contexts of training tasks.
         reach: in the units of `Adaptation.ood_score`: RMS over entries, in standard deviations of the known contexts.
     """
-    mean = known.mean(0)
+    mean, score = known.mean(0), _score(known, known)
     offset = known - mean
-    spread = offset.square().mean(0).sqrt().clamp_min(1e-3)
-    score = (offset / spread).square().mean(-1).sqrt()
     # Contexts that are not finite are for the caller to notice, in what comes of them.
     weights = score.square().cpu().nan_to_num(1.0) + 1e-12
     chosen = torch.multinomial(weights, count, replacement=True, generator=generator)
     distance = reach * torch.rand(count, generator=generator)
     ray = offset[chosen] / score[chosen].clamp_min(1e-6)[:, None]
     return mean + distance.to(ray)[:, None] * ray
+
+
+def beyond(contexts: Tensor, known: Tensor) -> Tensor:
+    """[n] of bool: which of the contexts lie further out than any known one does."""
+    return _score(contexts, known) > _score(known, known).max()
+
+
+def _score(contexts: Tensor, known: Tensor) -> Tensor:
+    """[n]: `Adaptation.ood_score` of contexts [n, context_dim] among the known ones."""
+    mean = known.mean(0)
+    spread = (known - mean).square().mean(0).sqrt().clamp_min(1e-3)
+    return ((contexts - mean) / spread).square().mean(-1).sqrt()
 
 
 @torch.no_grad()

@@ -70,7 +70,7 @@ def test_what_is_loaded_is_what_was_trained(made: Made) -> None:
     checkpoint, trainer = load(made.path), made.trainer
     agent = checkpoint.agent
     assert (agent.spec, agent.configuration) == (trainer.agent.spec, CONFIGURATION)
-    rows = trainer.everything.contents(int(trainer.everything.filled_tasks[0]))
+    rows = trainer.experience.everything.contents(int(trainer.experience.everything.filled_tasks[0]))
     contexts, noise = torch.randn(rows.size, 3), torch.randn(rows.size, 6)
     assert torch.equal(
         agent.policy(rows.observation, contexts, noise), trainer.agent.policy(rows.observation, contexts, noise)
@@ -85,7 +85,7 @@ def test_what_is_loaded_is_what_was_trained(made: Made) -> None:
 
 def test_training_contexts_are_what_the_tasks_adapt_to(made: Made) -> None:
     agent, trainer = load(made.path).agent, made.trainer
-    filled = trainer.everything.filled_tasks.tolist()
+    filled = trainer.experience.everything.filled_tasks.tolist()
     assert agent.training_contexts.shape == (100, 3)
     torch.testing.assert_close(agent.training_contexts[filled], trainer.contexts(filled))
     unvisited = [t for t in range(100) if t not in filled]
@@ -94,11 +94,11 @@ def test_training_contexts_are_what_the_tasks_adapt_to(made: Made) -> None:
 
 def test_the_buffer_holds_whole_episodes_of_each_task(made: Made) -> None:
     buffer, trainer = load(made.path).relabel_buffer, made.trainer
-    filled = trainer.everything.filled_tasks.tolist()
+    filled = trainer.experience.everything.filled_tasks.tolist()
     assert buffer.task.unique().tolist() == filled
     assert (torch.bincount(buffer.episode) == 200).all()
     assert len(buffer.task) <= 30
-    stored = {t: trainer.everything.contents(t) for t in filled}
+    stored = {t: trainer.experience.everything.contents(t) for t in filled}
     for number, task in enumerate(buffer.task.tolist()):
         mine = buffer.transitions.rows(buffer.episode == number)
         starts = [
@@ -113,9 +113,9 @@ def test_the_buffer_holds_whole_episodes_of_each_task(made: Made) -> None:
 
 def test_episodes_are_the_latest_and_some_of_before(made: Made) -> None:
     trainer = made.trainer
-    task = int(trainer.everything.filled_tasks[0])
-    stored = trainer.everything.contents(task)
-    buffer = select_episodes(trainer, 2 * len(trainer.everything.filled_tasks))
+    task = int(trainer.experience.everything.filled_tasks[0])
+    stored = trainer.experience.everything.contents(task)
+    buffer = select_episodes(trainer, 2 * len(trainer.experience.everything.filled_tasks))
     firsts = [buffer.transitions.observation[buffer.episode == e][0] for e in (buffer.task == task).nonzero().flatten()]
     assert len(firsts) == 2
     assert torch.equal(firsts[-1], stored.observation[-200])  # the newest behaviour
@@ -123,26 +123,26 @@ def test_episodes_are_the_latest_and_some_of_before(made: Made) -> None:
 
 
 def test_an_episode_that_a_full_ring_has_cut_is_left_out(made: Made) -> None:
-    lived = made.trainer.everything.contents(int(made.trainer.everything.filled_tasks[0]))
+    lived = made.trainer.experience.everything.contents(int(made.trainer.experience.everything.filled_tasks[0]))
     trainer = MetaTrainer.start(replace(RUN, training=replace(TRAINING, buffer_capacity=250)), 3, torch.device("cpu"))
     for start in (0, 200):
-        trainer.everything.add(0, lived.rows(slice(start, start + 200)))
+        trainer.experience.everything.add(0, lived.rows(slice(start, start + 200)))
     buffer = select_episodes(trainer, 4)
     assert torch.equal(buffer.transitions.observation, lived.observation[200:400])
     assert buffer.task.tolist() == [0]
     small = MetaTrainer.start(replace(RUN, training=replace(TRAINING, buffer_capacity=200)), 3, torch.device("cpu"))
-    small.everything.add(0, lived.rows(slice(0, 200)))
+    small.experience.everything.add(0, lived.rows(slice(0, 200)))
     with pytest.raises(ValueError, match="no task holds a whole episode: buffer_capacity must be several times"):
         select_episodes(small, 4)
 
 
 def test_episodes_of_any_length_are_kept_whole(made: Made) -> None:
-    lived = made.trainer.everything.contents(int(made.trainer.everything.filled_tasks[0]))
+    lived = made.trainer.experience.everything.contents(int(made.trainer.experience.everything.filled_tasks[0]))
     trainer = MetaTrainer.start(RUN, 3, torch.device("cpu"))
     lengths = [30, 7, 120]
     for i, length in enumerate(lengths):
         fallen = lived.rows(slice(200 * i, 200 * i + length))
-        trainer.everything.add(0, fallen._replace(terminated=torch.eye(length)[-1]))
+        trainer.experience.everything.add(0, fallen._replace(terminated=torch.eye(length)[-1]))
     buffer = select_episodes(trainer, 10)
     assert torch.bincount(buffer.episode).tolist() == lengths
     assert buffer.transitions.terminated.nonzero().flatten().tolist() == [29, 36, 156]

@@ -128,12 +128,12 @@ def test_joint_training_moves_the_contexts_of_the_tasks_it_saw() -> None:
     before = trainer.task_contexts.detach().clone()
     epochs(trainer, 2)
     seen = torch.zeros(len(trainer.tasks), dtype=torch.bool)
-    seen[trainer.before.filled_tasks] = True
+    seen[trainer.experience.before.filled_tasks] = True
     moved = (trainer.task_contexts.detach() != before).any(-1)
     assert moved.any()
     assert not moved[~seen].any()
     assert torch.equal(trainer.contexts([3, 4]), trainer.task_contexts.detach()[[3, 4]])
-    middle = trainer.task_contexts.detach()[trainer.before.filled_tasks].mean(0)
+    middle = trainer.task_contexts.detach()[trainer.experience.before.filled_tasks].mean(0)
     torch.testing.assert_close(trainer.agent.prior_context, middle)
 
 
@@ -150,12 +150,16 @@ def test_dreams_explore_and_are_learned_from(monkeypatch: pytest.MonkeyPatch) ->
     trainer = MetaTrainer.start(TINY["dreams"], 5, CPU)
     (row,) = epochs(trainer, 1)
     assert trainer.environment_steps == 2 * 3 * 200
-    assert all(trainer.everything.contents(int(t)).size == 600 for t in trainer.everything.filled_tasks)
+    assert all(
+        trainer.experience.everything.contents(int(t)).size == 600 for t in trainer.experience.everything.filled_tasks
+    )
     assert "return_dreamed" in row
     dreamed = round(0.5 * TRAINING.meta_batch_tasks) * TRAINING.evaluation_rows
     for batch, contexts in seen:
         lived = {
-            round(float(r), 5) for t in trainer.everything.filled_tasks for r in trainer.everything.contents(t).reward
+            round(float(r), 5)
+            for t in trainer.experience.everything.filled_tasks
+            for r in trainer.experience.everything.contents(t).reward
         }
         own = [round(float(r), 5) in lived for r in batch.reward]
         assert all(own[dreamed:])
@@ -175,10 +179,10 @@ def test_joint_training_learns_contexts_that_tell_tasks_apart() -> None:
     rows = epochs(trainer, 3)
     assert rows[-1]["nll"] < rows[0]["nll"]
     # Rows are likelier under their own task's context than under another's.
-    tasks = [int(t) for t in trainer.everything.filled_tasks]
+    tasks = [int(t) for t in trainer.experience.everything.filled_tasks]
     contexts, model = trainer.contexts(tasks), trainer.agent.model
     with torch.no_grad():
-        of = [trainer.everything.contents(task) for task in tasks]
+        of = [trainer.experience.everything.contents(task) for task in tasks]
         each = np.array([[adaptation.nll(model, rows, z).item() for z in contexts] for rows in of])
     assert np.mean(np.diag(each)) < np.mean(each) - 0.1
 
@@ -231,7 +235,7 @@ def test_half_precision_learns_within_an_epoch_as_single_does(tmp_path: Path) ->
 def test_a_run_that_diverges_keeps_its_last_good_save(run: Run, tmp_path: Path) -> None:
     trainer, folder = MetaTrainer.start(run, 5, CPU), RunFolder.open(tmp_path, run.name, 5)
     epochs(trainer, 1)
-    trainer.everything.rows.reward.fill_(torch.nan)
+    trainer.experience.everything.rows.reward.fill_(torch.nan)
     folder.save(trainer.state_dict())
     before = (folder.path / "state.safetensors").read_bytes()
     with pytest.raises(FloatingPointError, match=r"tiny-seed5 diverged in epoch 2: .*nll.* are not finite"):
@@ -260,17 +264,17 @@ def test_an_epoch_trains_everything_that_it_should(run: Run) -> None:
 def test_data_before_adaptation_is_kept_apart(run: Run) -> None:
     trainer = MetaTrainer.start(run, 5, CPU)
     epochs(trainer, 1)
-    filled = trainer.everything.filled_tasks
+    filled = trainer.experience.everything.filled_tasks
     assert len(filled) == 2
     for task in filled.tolist():
-        prior, all_of_it = trainer.before.contents(task), trainer.everything.contents(task)
+        prior, all_of_it = trainer.experience.before.contents(task), trainer.experience.everything.contents(task)
         assert (prior.size, all_of_it.size) == (200, 200 * _episodes(run.training))
         assert same(prior._asdict(), all_of_it.rows(slice(0, 200))._asdict())
         assert not all_of_it.terminated.any()  # running out of time is no termination
         # Whole episodes, the last transition among them: each state is the next one's start, save between episodes.
         joined = (all_of_it.next_observation[:-1] == all_of_it.observation[1:]).all(-1)
         assert joined.logical_not().nonzero().flatten().tolist() == list(range(199, all_of_it.size - 1, 200))
-    assert trainer.everything.state_dict()["count"].sum() == trainer.environment_steps
+    assert trainer.experience.everything.state_dict()["count"].sum() == trainer.environment_steps
 
 
 def test_critic_and_target_share_their_normalisers(run: Run) -> None:
@@ -319,7 +323,10 @@ def test_the_policy_trains_on_rows_of_a_task_under_its_adapted_context(
     monkeypatch.setattr(MetaTrainer, "_loss", loss)
     monkeypatch.setattr(sac, "update", spied)
     epochs(trainer, 1)
-    stored = {t: trainer.everything.contents(t).observation for t in trainer.everything.filled_tasks.tolist()}
+    stored = {
+        t: trainer.experience.everything.contents(t).observation
+        for t in trainer.experience.everything.filled_tasks.tolist()
+    }
     assert (len(found), len(used)) == (3, 6)
     for i, (rows, context) in enumerate(used):
         own = 16 if run.training.dream_reach else 0  # dreamed ones before

@@ -99,7 +99,7 @@ def test_the_critics_loss_trains_the_encoder_and_the_policys_does_not(monkeypatc
         return update(state, rows, context, noise)
 
     monkeypatch.setattr(sac, "update_actor", spied)
-    trainer._update(trainer.before.filled_tasks, draw)
+    trainer._update(trainer.experience.before.filled_tasks, draw)
     assert seen == [False]
     after = trainer.encoder.state_dict()
     for name in ("layers.0.weight", "layers.1.weight", "head.weight", "head.bias"):
@@ -110,8 +110,8 @@ def test_the_encoder_learns_from_the_newest_prior_data_alone() -> None:
     trainer = PearlTrainer.start(RUN, 1, CPU)
     for _ in range(6):
         trainer.epoch(ignore)
-    for task in trainer.before.filled_tasks.tolist():
-        prior, all_of_it = trainer.before.contents(task), trainer.everything.contents(task)
+    for task in trainer.experience.before.filled_tasks.tolist():
+        prior, all_of_it = trainer.experience.before.contents(task), trainer.experience.everything.contents(task)
         assert prior.size == 200
         # An epoch appends its prior episode, then its adapted one.
         assert torch.equal(prior.observation, all_of_it.observation[-400:-200])

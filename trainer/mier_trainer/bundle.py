@@ -81,7 +81,7 @@ def recorded_curve(path: Path) -> list[dict[str, Any]]:
 def select_episodes(trainer: MetaTrainer, episodes: int) -> RelabelBuffer:
     """About `episodes` whole episodes, evenly over tasks: half the latest (good behaviour), half spread over the whole
     run (coverage: what early, wild policies saw is what lies outside the training tasks)."""
-    everything = trainer.everything
+    everything = trainer.experience.everything
     filled = [int(t) for t in everything.filled_tasks]
     each = max(2, episodes // len(filled))
     parts, tasks = [], []

@@ -18,15 +18,14 @@ from mier import sac
 from mier.actuator_frame import unsigned_context
 from mier.adaptation import infer_context, joint_loss, meta_loss
 from mier.agent import Agent
-from mier.dreams import best_rows, dreamed_contexts, dreamed_rewards
-from mier.replay_buffer import ReplayBuffer
+from mier.dreams import best_rows, beyond, dreamed_contexts, dreamed_rewards
 from mier.types import EnvSpec, Transitions
 from mier_envs.families import FAMILIES, Task
 from mier_trainer.epoch_random import EpochRandom
+from mier_trainer.experience import Experience
 from mier_trainer.rollout import collect, flatten_episodes
 from mier_trainer.runs import Run
 
-_NORMALIZER_ROWS = 20_000
 _CONTEXT_NORM_RATE = 0.1
 _CONTEXT_INITIAL_STD = 0.1
 _CONTEXT_MINIMUM_STD = 1e-2
@@ -43,14 +42,10 @@ class MetaTrainer:
     agent: Agent
     sac_state: sac.SacState
     model_optimizer: torch.optim.Adam
-    tasks: list[Task]
-    before: ReplayBuffer
-    """Data gathered before adaptation: the only source of adaptation batches."""
-    everything: ReplayBuffer
+    experience: Experience
     task_contexts: Tensor
     """[tasks, context_dim] learned together with the model, where `AdaptConfig.joint` says so."""
     epochs_done: int = 0
-    environment_steps: int = 0
 
     @staticmethod
     def start(run: Run, seed: int, device: torch.device) -> MetaTrainer:
@@ -73,11 +68,17 @@ class MetaTrainer:
             agent,
             sac.SacState.start(spec, agent.policy, agent.critic, run.configuration.sac),
             torch.optim.Adam(groups, lr=run.training.model_learning_rate, fused=True),
-            tasks,
-            ReplayBuffer(spec, len(tasks), capacity, device),
-            ReplayBuffer(spec, len(tasks), capacity, device),
+            Experience.start(family, tasks, spec, before=capacity, everything=capacity, device=device),
             task_contexts,
         )
+
+    @property
+    def tasks(self) -> list[Task]:
+        return self.experience.tasks
+
+    @property
+    def environment_steps(self) -> int:
+        return self.experience.environment_steps
 
     @property
     def device(self) -> torch.device:
@@ -96,10 +97,10 @@ class MetaTrainer:
         return metrics
 
     def _collect(self, draw: EpochRandom) -> dict[str, float]:
-        training, family = self.run.training, FAMILIES[self.run.family]
+        training = self.run.training
         chosen = draw.numpy.choice(len(self.tasks), training.tasks_per_epoch, replace=False)
         returns = {}
-        trained = set(self.everything.filled_tasks.tolist()) if self.run.configuration.adapt.joint else set()
+        trained = set(self.experience.everything.filled_tasks.tolist()) if self.run.configuration.adapt.joint else set()
         stages = {
             "prior": (training.prior_episodes, self._prior),
             "adapted": (training.adapted_episodes, lambda rows: self._adapted(rows, trained)),
@@ -109,32 +110,22 @@ class MetaTrainer:
             if not episodes:
                 continue
             rows = [int(t) for t in chosen for _ in range(episodes)]
-            contexts = contexts_of(rows)
-            gathered = collect(
-                family,
-                [self.tasks[t] for t in rows],
-                self.agent.policy,
-                contexts,
-                rng=draw.numpy,
-                generator=draw.torch,
+            returns[f"return_{stage}"] = self.experience.gather(
+                rows, self.agent.policy, contexts_of(rows), draw, adapted=stage != "prior"
             )
-            for task in chosen:
-                data = gathered.rows(torch.tensor([i for i, t in enumerate(rows) if t == task])).flat()
-                self.everything.add(int(task), data)
-                if stage == "prior":
-                    self.before.add(int(task), data)
-            self.environment_steps += gathered.steps
-            returns[f"return_{stage}"] = gathered.returns().mean().item()
         return returns
 
     def _prior(self, rows: list[int]) -> Tensor:
         return self.agent.prior_context.expand(len(rows), -1)
 
     def _dreamed(self, count: int, draw: EpochRandom) -> Tensor:
+        return dreamed_contexts(self._known(), count, self.run.training.dream_reach, draw.torch)
+
+    def _known(self) -> Tensor:
+        """[k, context_dim]: contexts of the tasks that there is data of, from which dreams go on."""
         known = self.task_contexts.detach()
-        filled = self.everything.filled_tasks
-        known = known[filled] if len(filled) > 1 else known
-        return dreamed_contexts(known, count, self.run.training.dream_reach, draw.torch)
+        filled = self.experience.everything.filled_tasks
+        return known[filled] if len(filled) > 1 else known
 
     def _adapted(self, rows: list[int], trained: set[int]) -> Tensor:
         """What a task adapts to: where contexts are learned, the learned one, once there was an epoch to learn it."""
@@ -152,7 +143,7 @@ class MetaTrainer:
 
     def training_contexts(self) -> Tensor:
         """[tasks, context_dim] on the CPU, as a checkpoint keeps them; a task without data yet has the prior's."""
-        filled = [int(t) for t in self.everything.filled_tasks]
+        filled = [int(t) for t in self.experience.everything.filled_tasks]
         contexts = self.agent.prior_context.detach().expand(len(self.tasks), -1).clone()
         contexts[filled] = self.contexts(filled)
         return contexts.cpu()
@@ -161,22 +152,20 @@ class MetaTrainer:
         """[len(tasks), context_dim]: each task's context from its latest prior episodes, as a test task would get."""
         adapt, model = self.run.configuration.adapt, self.agent.model
         window = self.run.training.prior_episodes * self.agent.spec.horizon_steps
-        known = self.task_contexts.detach()[self.before.filled_tasks] if adapt.joint else None
+        known = self.task_contexts.detach()[self.experience.before.filled_tasks] if adapt.joint else None
         found: dict[int, Tensor] = {}
         for task in tasks:
             if task not in found:
-                latest = self.before.contents(task).rows(slice(-window, None))
+                latest = self.experience.before.contents(task).rows(slice(-window, None))
                 found[task] = infer_context(model, latest, adapt, later_steps=adapt.later_steps, known=known).detach()
         return torch.stack([found[task] for task in tasks])
 
     def _fit_normalizers(self, draw: EpochRandom) -> None:
-        agent, filled = self.agent, self.everything.filled_tasks
+        agent, filled = self.agent, self.experience.everything.filled_tasks
         if self.epochs_done < self.run.training.normalizer_epochs:
             rate = 1.0 / (1.0 + self.epochs_done)
-            sample = self.everything.sample(filled, _NORMALIZER_ROWS // len(filled), draw.torch)
-            rows = flatten_episodes(sample)
-            for module in (agent.model, agent.policy, agent.critic):
-                module.observation_norm.fit(rows.observation, rate=rate)
+            modules = (agent.model, agent.policy, agent.critic)
+            rows = self.experience.fit_normalizers(modules, rate, draw)
             target = torch.cat([rows.reward[:, None], rows.next_observation - rows.observation], -1)
             agent.model.target_norm.fit(target[:, : agent.model.target_dim], rate=rate)
         contexts = self.contexts([int(t) for t in filled[-32:]])
@@ -200,7 +189,7 @@ class MetaTrainer:
 
     def _train(self, draw: EpochRandom, on_step: Callable[[int], None]) -> dict[str, float]:
         training, adapt = self.run.training, self.run.configuration.adapt
-        model, filled = self.agent.model, self.before.filled_tasks
+        model, filled = self.agent.model, self.experience.before.filled_tasks
         trained = [p for group in self.model_optimizer.param_groups for p in group["params"]]
         sums: dict[str, Tensor] = {}
         for step in range(training.model_steps):
@@ -212,7 +201,7 @@ class MetaTrainer:
             self.model_optimizer.step()
             for repeat in range(training.sac_steps_per_model_step):
                 if repeat:
-                    evaluation = self.everything.sample(tasks, training.evaluation_rows, draw.torch)
+                    evaluation = self.experience.everything.sample(tasks, training.evaluation_rows, draw.torch)
                 batch, own = self._with_dreams(tasks, evaluation, context, draw)
                 rows = own.repeat_interleave(training.evaluation_rows, 0)
                 noise = sac.SacNoise.draw(len(rows), self.agent.spec.action_dim, draw.torch)
@@ -238,9 +227,13 @@ class MetaTrainer:
         imagined = dreamed_rewards(self.agent.model, dreamed, rows.rows(slice(count)))
         if training.dream_best_of > 1:
             half = training.evaluation_rows // 2
-            more = self.everything.sample(tasks[:count], half * training.dream_best_of, draw.torch)
+            more = self.experience.everything.sample(tasks[:count], half * training.dream_best_of, draw.torch)
             best = best_rows(dreamed_rewards(self.agent.model, dreamed, more), half)
-            imagined = Transitions(*(torch.cat([a[:, half:], b], 1) for a, b in zip(imagined, best, strict=True)))
+            mixed = Transitions(*(torch.cat([a[:, half:], b], 1) for a, b in zip(imagined, best, strict=True)))
+            near = ~beyond(dreamed, self._known())
+            imagined = Transitions(
+                *(torch.where(near.view(-1, *[1] * (a.ndim - 1)), a, b) for a, b in zip(imagined, mixed, strict=True))
+            )
         lived = rows.rows(slice(count, None))
         return Transitions.concatenate([imagined, lived]), torch.cat([dreamed, context[count:]])
 
@@ -248,11 +241,11 @@ class MetaTrainer:
         """Outer loss of one model step, its parts, the tasks' contexts (detached), and the rows it was taken on."""
         training, adapt, model = self.run.training, self.run.configuration.adapt, self.agent.model
         if adapt.joint:
-            evaluation = self.everything.sample(tasks, training.evaluation_rows, draw.torch)
+            evaluation = self.experience.everything.sample(tasks, training.evaluation_rows, draw.torch)
             context = self.task_contexts[tasks]
             return *joint_loss(model, evaluation, context, adapt), context.detach(), evaluation
-        adaptation = self.before.sample(tasks, training.adaptation_rows, draw.torch)
-        evaluation = self.everything.sample(tasks, training.evaluation_rows, draw.torch)
+        adaptation = self.experience.before.sample(tasks, training.adaptation_rows, draw.torch)
+        evaluation = self.experience.everything.sample(tasks, training.evaluation_rows, draw.torch)
         return *meta_loss(model, adaptation, evaluation, adapt), evaluation
 
     def evaluate(self, tasks: list[Task], *, episodes: int, seed: int) -> list[dict[str, Any]]:
@@ -268,24 +261,19 @@ class MetaTrainer:
             "model": self.agent.model.state_dict(),
             "model_optimizer": self.model_optimizer.state_dict(),
             "sac": self.sac_state.state_dict(),
-            "before": self.before.state_dict(),
-            "everything": self.everything.state_dict(),
             "task_contexts": self.task_contexts.detach(),
             "epochs_done": self.epochs_done,
-            "environment_steps": self.environment_steps,
-        }
+        } | self.experience.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.agent.model.load_state_dict(state["model"])
         self.model_optimizer.load_state_dict(state["model_optimizer"])
         self.sac_state.load_state_dict(state["sac"])
-        self.before.load_state_dict(state["before"])
-        self.everything.load_state_dict(state["everything"])
+        self.experience.load_state_dict(state)
         # Saves of runs from before joint training have none, and need none.
         if "task_contexts" in state:
             self.task_contexts.data.copy_(state["task_contexts"])
         self.epochs_done = state["epochs_done"]
-        self.environment_steps = state["environment_steps"]
 
 
 def adapted_returns(

@@ -46,11 +46,10 @@ class TrainingConfig:
     dream_reach: float = 0.0
     """How far out dreamed contexts lie (`mier.dreams.dreamed_contexts`); 0 for no dreams."""
     dream_share: float = 0.5
-    """Of each batch's tasks in the SAC updates, where there are dreams. 1 leaves none as they were lived: the training
-    tasks' contexts lie among the dreamed ones."""
+    """Of each batch's tasks in the SAC updates, where there are dreams."""
     dream_best_of: int = 1
-    """Half of a dreamed task's rows are the best of so many times as many, as its own reward judges them: what scores
-    well on a task lies near what its policy will do. 1 takes them as they come."""
+    """Half of the rows of a task dreamed beyond the training tasks are the best of so many times as many, as its own
+    reward judges them: what scores well on a task lies near what its policy will do. 1 takes them as they come."""
     dreamed_episodes: int = 0
     """Per task and epoch, under dreamed contexts: evaluation data only."""
 
@@ -114,8 +113,12 @@ _JOINT = Configuration(
         ood_threshold=_DREAM_REACH,
         out_of_reach=OutOfReach.HOLD,
     ),
-    sac=SacConfig(learning_rate=1e-3),
-    finetune=FineTuneConfig(critic_only_updates=500, best_share=0.3, model_steps=200, final_rate=0.05, bold_factor=3.0),
+    # At the paper's target of -1 the policy stays so noisy that it learns a gait to match: at 1.5 m/s a fine-tune of
+    # 4,000 updates ends at -27, here at -24.
+    sac=SacConfig(learning_rate=1e-3, target_entropy=-3.0),
+    finetune=FineTuneConfig(
+        learning_rate=1e-3, critic_only_updates=200, best_share=0.3, model_steps=200, final_rate=0.05
+    ),
 )
 
 _UNDREAMED = replace(
@@ -123,6 +126,7 @@ _UNDREAMED = replace(
     name="joint-contexts-undreamed",
     adapt=replace(_JOINT.adapt, ood_threshold=3.5),
     sac=SacConfig(),
+    finetune=FineTuneConfig(critic_only_updates=500, best_share=0.3, model_steps=200, final_rate=0.05, bold_factor=3.0),
 )
 
 _LINEAR_HEAD = Configuration(
@@ -198,7 +202,7 @@ RUNS: dict[str, Run | PearlRun] = {
                 adapted_episodes=1,
                 dreamed_episodes=2,
                 dream_reach=_DREAM_REACH,
-                dream_share=1.0,
+                dream_share=5 / 6,
                 dream_best_of=8,
                 final_rate=_FINAL_RATE,
             ),

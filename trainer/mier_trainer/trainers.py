@@ -16,9 +16,17 @@ from mier_trainer.runs import PearlRun, Run
 class Trainer(Protocol):
     """A run in progress: a function of (run, seed, epochs done)."""
 
-    tasks: list[Task]
     epochs_done: int
-    environment_steps: int
+
+    @property
+    def tasks(self) -> list[Task]:
+        """The training tasks."""
+        ...
+
+    @property
+    def environment_steps(self) -> int:
+        """Taken so far."""
+        ...
 
     def epoch(self, on_step: Callable[[int], None]) -> dict[str, float]:
         """Collect and train for one epoch; returns mean metrics."""

@@ -17,16 +17,14 @@ from torch import Tensor
 
 from mier import sac
 from mier.networks import Policy, TwinCritic
-from mier.replay_buffer import ReplayBuffer
 from mier.types import EnvSpec
 from mier_envs.families import FAMILIES, Task
 from mier_trainer.baselines.pearl_encoder import ContextEncoder, kl_to_prior
 from mier_trainer.epoch_random import EpochRandom
 from mier_trainer.evaluate import EVALUATION_SEED
+from mier_trainer.experience import Experience
 from mier_trainer.rollout import collect, flatten_episodes
 from mier_trainer.runs import PearlRun
-
-_NORMALIZER_ROWS = 20_000
 
 
 @dataclass
@@ -39,12 +37,9 @@ class PearlTrainer:
     encoder: ContextEncoder
     encoder_optimizer: torch.optim.Adam
     sac_state: sac.SacState
-    tasks: list[Task]
-    before: ReplayBuffer
-    """Each task's newest data gathered under the prior: what the encoder is trained on."""
-    everything: ReplayBuffer
+    experience: Experience
+    """The encoder is trained on each task's newest data under the prior."""
     epochs_done: int = 0
-    environment_steps: int = 0
 
     @staticmethod
     def start(run: PearlRun, seed: int, device: torch.device) -> PearlTrainer:
@@ -63,10 +58,16 @@ class PearlTrainer:
             encoder,
             torch.optim.Adam(encoder.parameters(), lr=config.learning_rate, fused=True),
             sac.SacState.start(spec, policy, critic, config.sac),
-            tasks,
-            ReplayBuffer(spec, len(tasks), window, device),
-            ReplayBuffer(spec, len(tasks), training.buffer_capacity, device),
+            Experience.start(family, tasks, spec, before=window, everything=training.buffer_capacity, device=device),
         )
+
+    @property
+    def tasks(self) -> list[Task]:
+        return self.experience.tasks
+
+    @property
+    def environment_steps(self) -> int:
+        return self.experience.environment_steps
 
     @property
     def device(self) -> torch.device:
@@ -85,21 +86,16 @@ class PearlTrainer:
         return metrics
 
     def _collect(self, draw: EpochRandom) -> dict[str, float]:
-        training, family = self.run.training, FAMILIES[self.run.family]
+        training = self.run.training
         chosen = draw.numpy.choice(len(self.tasks), training.tasks_per_epoch, replace=False)
         returns = {}
         for stage, episodes in (("prior", training.prior_episodes), ("adapted", training.adapted_episodes)):
             rows = [int(t) for t in chosen for _ in range(episodes)]
-            tasks = [self.tasks[t] for t in rows]
-            contexts = self._sampled(rows, draw) if stage == "adapted" else self._prior(len(rows), draw)
-            gathered = collect(family, tasks, self.sac_state.policy, contexts, rng=draw.numpy, generator=draw.torch)
-            for task in chosen:
-                data = gathered.rows(torch.tensor([i for i, t in enumerate(rows) if t == task])).flat()
-                self.everything.add(int(task), data)
-                if stage == "prior":
-                    self.before.add(int(task), data)
-            self.environment_steps += gathered.steps
-            returns[f"return_{stage}"] = gathered.returns().mean().item()
+            adapted = stage == "adapted"
+            contexts = self._sampled(rows, draw) if adapted else self._prior(len(rows), draw)
+            returns[f"return_{stage}"] = self.experience.gather(
+                rows, self.sac_state.policy, contexts, draw, adapted=adapted
+            )
         return returns
 
     def _prior(self, count: int, draw: EpochRandom) -> Tensor:
@@ -110,21 +106,20 @@ class PearlTrainer:
     def _sampled(self, rows: list[int], draw: EpochRandom) -> Tensor:
         """[len(rows), context_dim], drawn from each row's task's posterior over its newest prior data."""
         noise = self._prior(len(rows), draw)
-        posteriors = [self.encoder(self.before.contents(task)) for task in rows]
+        posteriors = [self.encoder(self.experience.before.contents(task)) for task in rows]
         mean, variance = (torch.stack(parts) for parts in zip(*posteriors, strict=True))
         return mean + variance.sqrt() * noise
 
     def _fit_normalizers(self, draw: EpochRandom) -> None:
         if self.epochs_done >= self.run.training.normalizer_epochs:
             return
-        rate, filled, state = 1.0 / (1.0 + self.epochs_done), self.everything.filled_tasks, self.sac_state
-        rows = flatten_episodes(self.everything.sample(filled, _NORMALIZER_ROWS // len(filled), draw.torch))
-        for module in (self.encoder, state.policy, state.critic, state.target_critic):
-            module.observation_norm.fit(rows.observation, rate=rate)
+        rate, state = 1.0 / (1.0 + self.epochs_done), self.sac_state
+        modules = (self.encoder, state.policy, state.critic, state.target_critic)
+        rows = self.experience.fit_normalizers(modules, rate, draw)
         self.encoder.reward_norm.fit(rows.reward[:, None], rate=rate)
 
     def _train(self, draw: EpochRandom, on_step: Callable[[int], None]) -> dict[str, float]:
-        training, filled = self.run.training, self.before.filled_tasks
+        training, filled = self.run.training, self.experience.before.filled_tasks
         steps = training.model_steps * training.sac_steps_per_model_step
         sums: dict[str, Tensor] = {}
         for step in range(steps):
@@ -138,9 +133,9 @@ class PearlTrainer:
     def _update(self, tasks: Tensor, draw: EpochRandom) -> dict[str, Tensor]:
         """One step of encoder, critics and policy (Algorithm 1, lines 14-20)."""
         training, config, state = self.run.training, self.run.configuration, self.sac_state
-        posterior = self.encoder(self.before.sample(tasks, training.adaptation_rows, draw.torch))
+        posterior = self.encoder(self.experience.before.sample(tasks, training.adaptation_rows, draw.torch))
         z = posterior.mean + posterior.variance.sqrt() * self._prior(len(tasks), draw)
-        batch = flatten_episodes(self.everything.sample(tasks, training.evaluation_rows, draw.torch))
+        batch = flatten_episodes(self.experience.everything.sample(tasks, training.evaluation_rows, draw.torch))
         noise = sac.SacNoise.draw(batch.size, self.spec.action_dim, draw.torch)
         noise = sac.SacNoise(*(n.to(self.device) for n in noise))
         context = z.repeat_interleave(training.evaluation_rows, 0)
@@ -197,17 +192,12 @@ class PearlTrainer:
             "encoder": self.encoder.state_dict(),
             "encoder_optimizer": self.encoder_optimizer.state_dict(),
             "sac": self.sac_state.state_dict(),
-            "before": self.before.state_dict(),
-            "everything": self.everything.state_dict(),
             "epochs_done": self.epochs_done,
-            "environment_steps": self.environment_steps,
-        }
+        } | self.experience.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.encoder.load_state_dict(state["encoder"])
         self.encoder_optimizer.load_state_dict(state["encoder_optimizer"])
         self.sac_state.load_state_dict(state["sac"])
-        self.before.load_state_dict(state["before"])
-        self.everything.load_state_dict(state["everything"])
+        self.experience.load_state_dict(state)
         self.epochs_done = state["epochs_done"]
-        self.environment_steps = state["environment_steps"]
