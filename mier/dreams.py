@@ -52,6 +52,24 @@ def dreamed_rewards(model: DynamicsModel, context: Tensor, rows: Transitions) ->
     return rows._replace(reward=model.target_norm.inverse(model(rows, context).mean)[..., 0])
 
 
+def with_hindsight(dreamed: Tensor, known: Tensor, rows: Transitions, more: Transitions) -> Transitions:
+    """Rows [tasks, n, dim] of which, for tasks beyond the known ones, half make way for the best of `more`.
+
+    What scores well on a task lies near what its policy will do (hindsight, after Andrychowicz et al. 2017). Within the
+    known tasks rows stay as they come: there the policy is near its best, and needs to know what is worse.
+
+    Args:
+        dreamed, known: contexts [tasks, context_dim] and [k, context_dim].
+        rows, more: with the dreamed tasks' own rewards; `more` [tasks, m, dim] with m at least half of n.
+    """
+    half = rows.reward.shape[1] // 2
+    best, far = best_rows(more, half), beyond(dreamed, known)
+    mixed = (torch.cat([old[:, half:], new], 1) for old, new in zip(rows, best, strict=True))
+    return Transitions(
+        *(torch.where(far.view(-1, *[1] * (old.ndim - 1)), new, old) for old, new in zip(rows, mixed, strict=True))
+    )
+
+
 def best_rows(rows: Transitions, count: int) -> Transitions:
     """The `count` rows of each task with the highest reward: [tasks, n, dim] -> [tasks, count, dim]."""
     chosen = rows.reward.topk(count, -1).indices

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from mier.checkpoint import Checkpoint
-from mier.dreams import best_rows, dreamed_contexts, dreamed_rewards
+from mier.dreams import best_rows, beyond, dreamed_contexts, dreamed_rewards, with_hindsight
 from mier.types import Transitions
 
 # Ten tasks on a line through (1, 2, 0), as target speeds are.
@@ -60,3 +60,24 @@ def test_best_rows_are_the_best_of_each_task_and_whole() -> None:
     assert found.terminated.tolist() == [[0.0, 2.0], [7.0, 5.0]]
     for field in (found.observation, found.action, found.next_observation):
         assert field[..., 0].tolist() == [[0.0, 2.0], [7.0, 5.0]]
+
+
+def test_beyond_is_further_out_than_any_known_task() -> None:
+    step = torch.tensor([1.0, -2.0, 0.1])
+    out = LINE.mean(0) + torch.tensor([[-0.51], [-0.49], [0.0], [0.49], [0.51]]) * step
+    assert beyond(out, LINE).tolist() == [True, False, False, False, True]
+
+
+def test_hindsight_is_for_tasks_beyond_the_known_ones() -> None:
+    """The first task is a known one: its rows stay; half of the second's make way for the best of more."""
+    contexts = torch.stack([LINE[3], LINE.mean(0) + 3.0 * torch.tensor([1.0, -2.0, 0.1])])
+
+    def numbered(reward: torch.Tensor) -> Transitions:
+        wide = reward[..., None].expand(*reward.shape, 3)
+        return Transitions(wide, wide, reward, wide, reward)
+
+    rows = numbered(torch.tensor([[0.0, 1.0, 2.0, 3.0], [4.0, 5.0, 6.0, 7.0]]))
+    more = numbered(torch.tensor([[10.0, 90.0, 50.0], [20.0, 30.0, 80.0]]))
+    found = with_hindsight(contexts, LINE, rows, more)
+    for field in (found.reward, found.terminated, found.observation[..., 0], found.action[..., 2]):
+        assert field.tolist() == [[0.0, 1.0, 2.0, 3.0], [6.0, 7.0, 80.0, 30.0]]

@@ -18,7 +18,7 @@ from mier import sac
 from mier.actuator_frame import unsigned_context
 from mier.adaptation import infer_context, joint_loss, meta_loss
 from mier.agent import Agent
-from mier.dreams import best_rows, beyond, dreamed_contexts, dreamed_rewards
+from mier.dreams import dreamed_contexts, dreamed_rewards, with_hindsight
 from mier.types import EnvSpec, Transitions
 from mier_envs.families import FAMILIES, Task
 from mier_trainer.epoch_random import EpochRandom
@@ -226,13 +226,11 @@ class MetaTrainer:
         dreamed = self._dreamed(count, draw)
         imagined = dreamed_rewards(self.agent.model, dreamed, rows.rows(slice(count)))
         if training.dream_best_of > 1:
-            half = training.evaluation_rows // 2
-            more = self.experience.everything.sample(tasks[:count], half * training.dream_best_of, draw.torch)
-            best = best_rows(dreamed_rewards(self.agent.model, dreamed, more), half)
-            mixed = Transitions(*(torch.cat([a[:, half:], b], 1) for a, b in zip(imagined, best, strict=True)))
-            near = ~beyond(dreamed, self._known())
-            imagined = Transitions(
-                *(torch.where(near.view(-1, *[1] * (a.ndim - 1)), a, b) for a, b in zip(imagined, mixed, strict=True))
+            more = self.experience.everything.sample(
+                tasks[:count], training.evaluation_rows // 2 * training.dream_best_of, draw.torch
+            )
+            imagined = with_hindsight(
+                dreamed, self._known(), imagined, dreamed_rewards(self.agent.model, dreamed, more)
             )
         lived = rows.rows(slice(count, None))
         return Transitions.concatenate([imagined, lived]), torch.cat([dreamed, context[count:]])
