@@ -57,17 +57,18 @@ def plot_bars(study: Study, rows: list[Row], oracle: Mapping[str, Row], path: Pa
     _finish(figure, axes, path)
 
 
-def plot_relabelling(study: Study, rows: list[Row], evaluations: Mapping[str, str], path: Path) -> None:
-    """Return over fine-tune updates (the paper's Figure 4, right); `evaluations` maps names to labels."""
+def plot_relabelling(study: Study, rows: list[Row], path: Path) -> None:
+    """Return over fine-tune updates (the paper's Figure 4, right)."""
     figure, axes = plt.subplots(figsize=(6.5, 4.2), layout="constrained")
-    for color, (name, label) in zip(_COLORS, evaluations.items(), strict=False):
+    for color, (name, label) in zip(_COLORS, study.relabelling.items(), strict=False):
         points = curve(rows, name)
         if points:
             updates = [float(u) for u, _, _ in points]
             _line(axes, updates, [p for _, p, _ in points], label, color)
     axes.set(xlabel="updates on relabelled transitions", ylabel="episode return, mean over test tasks")
     axes.set_title(_title(study, rows, curve=True), fontsize=9)
-    axes.legend(fontsize=8)
+    if axes.lines:
+        axes.legend(fontsize=8)
     _finish(figure, axes, path)
 
 

@@ -16,7 +16,6 @@ from mier_trainer.run_folder import read_jsonl
 from mier_trainer.study import Study, studies
 
 _OURS = "ours"
-_RELABELLING = {_OURS: "with the training tasks' data", "own-data": "with the new task's own data only"}
 _SHARE = 0.9
 
 
@@ -33,7 +32,7 @@ def draw_figures(results: Path, page: Path) -> Iterator[Path]:
         by_target = FAMILIES[study.family].test_tasks[0].target is not None
         (plot_targets if by_target else plot_bars)(study, rows, oracle, main)
         yield main
-        plot_relabelling(study, rows, _RELABELLING, relabelling)
+        plot_relabelling(study, rows, relabelling)
         yield relabelling
         panels |= _panels(study, rows, oracle)
         tables = {f"{study.name}-tasks": task_table(rows, oracle), f"{study.name}-arms": arm_table(study, rows, oracle)}

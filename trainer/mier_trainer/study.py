@@ -56,6 +56,8 @@ class Study:
     episodes: int
     evaluations: Mapping[str, Evaluation]
     arms: tuple[Arm, ...]
+    relabelling: Mapping[str, str]
+    """Evaluations whose return is drawn over fine-tune updates, with their labels."""
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
@@ -63,9 +65,12 @@ class Study:
         for evaluation in self.evaluations.values():
             if (came := RUNS[evaluation.run].family) != self.family:
                 raise ValueError(f"evaluation '{evaluation.name}': expected a run of {self.family}, came one of {came}")
+        for label, name in [(arm.label, arm.evaluation) for arm in self.arms] + [
+            (label, name) for name, label in self.relabelling.items()
+        ]:
+            if name not in self.evaluations:
+                raise ValueError(f"'{label}': no evaluation '{name}'")
         for arm in self.arms:
-            if arm.evaluation not in self.evaluations:
-                raise ValueError(f"arm '{arm.label}': no evaluation '{arm.evaluation}'")
             if arm.stage not in STAGES:
                 raise ValueError(f"arm '{arm.label}': expected a stage of {', '.join(STAGES)}, came '{arm.stage}'")
 
@@ -84,6 +89,7 @@ class Study:
             tree["episodes"],
             {key: Evaluation(key, **value) for key, value in tree["evaluations"].items()},
             tuple(Arm(**arm) for arm in tree["arms"]),
+            tree["relabelling"],
         )
 
 
