@@ -11,6 +11,7 @@ from mier.adaptation import Adaptation, adapt
 from mier.config import AdaptConfig, Configuration
 from mier.networks import DynamicsModel, Policy, TwinCritic
 from mier.types import EnvSpec, Transitions
+from mier.world import shared_dynamics
 
 
 @dataclass
@@ -25,6 +26,8 @@ class Agent:
     log_alpha: float
     training_contexts: Tensor
     """[tasks, context_dim]"""
+    dynamics: DynamicsModel | None = None
+    """`mier.world.shared_dynamics`, where the configuration has it."""
 
     @staticmethod
     def build(spec: EnvSpec, configuration: Configuration, training_tasks: int) -> Agent:
@@ -38,6 +41,7 @@ class Agent:
             TwinCritic(spec, dim, configuration.sac),
             0.0,
             torch.zeros(training_tasks, dim),
+            _dynamics(spec, configuration),
         )
 
     @property
@@ -50,10 +54,19 @@ class Agent:
         return adapt(self.model, transitions, config or self.configuration.adapt, self.training_contexts)
 
     def modules(self) -> dict[str, torch.nn.Module]:
-        return {"model": self.model, "policy": self.policy, "critic": self.critic}
+        own: dict[str, torch.nn.Module] = {"model": self.model, "policy": self.policy, "critic": self.critic}
+        return own if self.dynamics is None else own | {"dynamics": self.dynamics}
 
     def freeze(self) -> Agent:
         """Evaluation mode without gradients; what a decoded checkpoint hands out."""
         for module in self.modules().values():
             module.eval().requires_grad_(False)
         return self
+
+
+def _dynamics(spec: EnvSpec, configuration: Configuration) -> DynamicsModel | None:
+    if configuration.dynamics is None:
+        return None
+    # Drawn apart, so that the other networks of a seed are the same with and without.
+    with torch.random.fork_rng(devices=[]):
+        return shared_dynamics(spec, configuration.dynamics)

@@ -1,7 +1,7 @@
 """A checkpoint as values and as bytes: safetensors for tensors, a JSON manifest that names and hashes everything.
 
     manifest.json                 format, spec, configuration, provenance, sha256 of the other two files
-    weights.safetensors           model.*, policy.*, critic.*, log_alpha, training_contexts
+    weights.safetensors           model.*, policy.*, critic.*, perhaps dynamics.*, log_alpha, training_contexts
     relabel_buffer.safetensors    episodes of the training tasks, float16
 
 The checkpoint's identity is the sha256 of the manifest's bytes; since the manifest holds the other hashes, it covers

@@ -193,6 +193,10 @@ class FineTuneConfig(_Json):
     final_rate: float = 1.0
     """Share of the learning rate that is left at the last update; it falls linearly."""
 
+    judge_steps: int = 0
+    """Length of the imagined episodes, from real first states, by which the policy is judged on its way: what comes out
+    is the best of start, stages and end. 0: not judged, and the end comes out."""
+    judge_every_updates: int = 250
     bold_factor: float = 1.0
     """Of the learning rate, where the adapted context is out of reach: there is more to learn, and less to spoil."""
 
@@ -209,9 +213,18 @@ class FineTuneConfig(_Json):
         for name in ("real_fraction", "own_starts", "lived_share"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} must be 0 to 1, came {getattr(self, name)}")
-        for name in ("batch_size", "relabel_every_updates", "relabel_transitions", "relabel_capacity", "rollout_steps"):
+        for name in (
+            "batch_size",
+            "relabel_every_updates",
+            "relabel_transitions",
+            "relabel_capacity",
+            "rollout_steps",
+            "judge_every_updates",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, came {getattr(self, name)}")
+        if self.judge_steps < 0:
+            raise ValueError(f"judge_steps must be at least 0, came {self.judge_steps}")
         for name in ("best_share", "final_rate"):
             if not 0.0 < getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} must be above 0 and at most 1, came {getattr(self, name)}")
@@ -229,8 +242,15 @@ class Configuration(_Json):
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
     sac: SacConfig = field(default_factory=SacConfig)
     finetune: FineTuneConfig = field(default_factory=FineTuneConfig)
+    dynamics: ModelConfig | None = None
+    """Where only the reward varies: a network of where actions lead (`mier.world.shared_dynamics`), so that policies
+    can be judged in imagined episodes. None: there is none."""
 
     def __post_init__(self) -> None:
+        if self.dynamics and self.dynamics.context_dim:
+            raise ValueError(
+                f"shared dynamics need no context: expected context_dim 0, came {self.dynamics.context_dim}"
+            )
         closed = self.adapt.method is AdaptMethod.CLOSED_FORM
         if closed and self.model.conditioning is not Conditioning.LINEAR_HEAD:
             raise ValueError("closed_form adaptation needs the linear_head conditioning of the model")

@@ -1,7 +1,7 @@
 """Relabel-based fine-tuning (paper, Algorithm 2), resumable bit for bit.
 
     start:  adapt context -> model steps -> warm start          (once; `save` carries the outcome)
-    run:    relabel -> critic alone -> policy and critic        (any number of calls)
+    run:    relabel -> critic alone -> policy and critic        (any number of calls; judged on the way)
 
 Invariants: after n updates the state is a function of (checkpoint, start weights, transitions, config, seed, n),
 however the n were split over calls, saves and resumes. The checkpoint's own modules are never written to.
@@ -20,6 +20,7 @@ from mier import sac
 from mier.adaptation import NotFinite, nll, require_finite, split_holdout
 from mier.checkpoint import Checkpoint
 from mier.config import FineTuneConfig
+from mier.judge import Best, Judge
 from mier.model_steps import train_model
 from mier.networks import DynamicsModel, Policy, TwinCritic
 from mier.relabel import relabel_actions, relabel_rewards, relabel_rollouts
@@ -27,6 +28,7 @@ from mier.serialization import CorruptedData, pack, unpack
 from mier.types import Transitions, Varies
 from mier.warm_start import out_of_reach, policy_context_after
 from mier.weights import PolicyWeights
+from mier.world import World
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,8 @@ class FineTune:
         self.updates_done = 0
         self.generator = torch.Generator().manual_seed(seed)
         self.heldout_nll = nll(model, split_holdout(transitions, self._holdout)[1], model_context).item()
+        self._judge = self._judge_of(config.judge_steps) if config.judge_steps else None
+        self._best: Best | None = None
         self._pool: Transitions | None = None
         self._lived_rows: Transitions | None = None
         self._critic_loss, self._actor_loss = torch.zeros(()), torch.zeros(())
@@ -129,6 +133,8 @@ class FineTune:
             NotFinite: learning diverged; the weights as they stand are of no use.
         """
         config = self.config
+        if self._best is None:
+            self._consider()
         for _ in range(min(updates, config.updates - self.updates_done)):
             self.sac.set_learning_rate(config.rate_at(self.updates_done) * (config.bold_factor if self.bold else 1.0))
             batch = self._batch()
@@ -141,6 +147,8 @@ class FineTune:
                 metrics = sac.update(self.sac, batch, context, noise)
                 self._critic_loss, self._actor_loss = metrics.critic_loss, metrics.actor_loss
             self.updates_done += 1
+            if self.done or self.updates_done % config.judge_every_updates == 0:
+                self._consider()
         if not (self._critic_loss.isfinite() and self._actor_loss.isfinite()):
             raise NotFinite(
                 f"fine-tuning diverged within {self.updates_done} updates (critic loss {self._critic_loss.item()}, "
@@ -160,7 +168,10 @@ class FineTune:
         )
 
     def result(self) -> PolicyWeights:
-        """The weights as they stand."""
+        """The weights as they stand; where they are judged, those that did best so far, the start's among them."""
+        return self._as_they_stand() if self._best is None else self._best.weights
+
+    def _as_they_stand(self) -> PolicyWeights:
         state = self.sac
         return PolicyWeights.of_modules(state.policy, state.critic, state.log_alpha.item(), self.policy_context.numpy())
 
@@ -180,6 +191,8 @@ class FineTune:
             "generator": self.generator.get_state(),
             "last": torch.stack([self._critic_loss, self._actor_loss, self._relabelled_mean]),
         }
+        if self._best is not None:
+            tree["best"] = self._best.to_tree()
         if self._pool is not None and self._relabels_dynamics:
             tree["pool"] = self._pool._asdict()
         return pack(tree)
@@ -209,12 +222,26 @@ class FineTune:
             tuned.updates_done = tree["updates_done"]
             tuned.generator.set_state(tree["generator"])
             tuned._critic_loss, tuned._actor_loss, tuned._relabelled_mean = tree["last"]
+            tuned._best = Best.from_tree(tree["best"]) if "best" in tree else None
             tuned._pool = Transitions(**tree["pool"]) if "pool" in tree else None
         except CorruptedData:
             raise
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CorruptedData(f"expected a fine-tune's save, came another saved state ({error})") from error
         return tuned
+
+    def _judge_of(self, steps: int) -> Judge:
+        agent = self.checkpoint.agent
+        world = World(agent.spec, self.model, self.model_context, agent.dynamics)
+        return Judge.of(self.checkpoint, world, self.transitions, steps)
+
+    def _consider(self) -> None:
+        """Keep the policy as it stands if it is the best so far."""
+        if self._judge is None:
+            return
+        value = self._judge.mean_return(self.sac.policy, self.policy_context)
+        if self._best is None or value > self._best.imagined_return:
+            self._best = Best(value, self.updates_done, self._as_they_stand())
 
     @property
     def _relabels_dynamics(self) -> bool:

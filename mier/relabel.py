@@ -133,38 +133,5 @@ def best_known_context(buffer: RelabelBuffer, relabelled_reward: Tensor, trainin
     return training_contexts[int(mean.argmax())].clone()
 
 
-@torch.no_grad()
-def imagined_return(
-    model: DynamicsModel,
-    spec: EnvSpec,
-    context: Tensor,
-    policy: Policy,
-    policy_contexts: Tensor,
-    observation: Tensor,
-    steps: int,
-) -> Tensor:
-    """Mean return [candidates] of `steps` model steps from real states under each candidate policy context.
-
-    Args:
-        policy_contexts: [candidates, context_dim].
-        observation: [n, observation_dim], the states to start from.
-    """
-    candidates, n = len(policy_contexts), len(observation)
-    states = observation.repeat(candidates, 1)
-    contexts = policy_contexts.repeat_interleave(n, 0)
-    alive, total = torch.ones(len(states)), torch.zeros(len(states))
-    for _ in range(steps):
-        unit = policy(states, contexts, torch.zeros(len(states), spec.action_dim))
-        asked = Transitions(states, spec.from_unit_action(unit), alive, states, alive)
-        target = model.target_norm.inverse(model(asked, context).mean)
-        # Not `alive * reward`: after a fall the model may go anywhere, and 0 * inf is NaN.
-        total += torch.where(alive > 0.0, target[..., 0], 0.0)
-        states = states + target[..., 1:]
-        alive = alive * (1.0 - spec.terminated(states))
-    # A model that blew up says nothing for its candidate; left as it is, NaN would win an argmax.
-    mean = total.view(candidates, n).mean(-1)
-    return torch.where(mean.isfinite(), mean, -torch.inf)
-
-
 def _chunks(transitions: Transitions) -> list[Transitions]:
     return [transitions.rows(slice(i, i + _CHUNK_ROWS)) for i in range(0, transitions.size, _CHUNK_ROWS)]

@@ -12,9 +12,10 @@ from torch import Tensor
 from mier.adaptation import Adaptation
 from mier.checkpoint import Checkpoint
 from mier.config import AdaptConfig, OutOfReach
-from mier.networks import DynamicsModel
-from mier.relabel import best_known_context, imagined_return, relabel_rewards
+from mier.networks import DynamicsModel, Policy
+from mier.relabel import best_known_context, relabel_rewards
 from mier.types import Transitions, Varies
+from mier.world import World, imagined_returns
 
 _IMAGINED_STEPS = 25
 _IMAGINED_STARTS = 40
@@ -42,8 +43,18 @@ def warm_start_context(
     within = context.clamp(known.min(0).values, known.max(0).values)
     candidates = torch.cat([context[None], within[None], agent.prior_context[None], known])
     starts = transitions.observation[:: max(1, transitions.size // _IMAGINED_STARTS)]
-    returns = imagined_return(model, agent.spec, context, agent.policy, candidates, starts, _IMAGINED_STEPS)
-    return candidates[int(returns.argmax())]
+    return candidates[int(_imagined(World(agent.spec, model, context), agent.policy, candidates, starts).argmax())]
+
+
+def _imagined(world: World, policy: Policy, contexts: Tensor, starts: Tensor) -> Tensor:
+    """Mean imagined return [candidates] of the policy under each of contexts [candidates, context_dim]."""
+    rows, noise = contexts.repeat_interleave(len(starts), 0), torch.zeros(len(contexts) * len(starts), 1)
+
+    def act(states: Tensor) -> Tensor:
+        return world.spec.from_unit_action(policy(states, rows, noise.expand(-1, world.spec.action_dim)))
+
+    returns = imagined_returns(world, act, starts.repeat(len(contexts), 1), _IMAGINED_STEPS)
+    return returns.view(len(contexts), -1).mean(-1)
 
 
 def out_of_reach(config: AdaptConfig, ood_score: float) -> bool:

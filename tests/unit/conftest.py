@@ -142,6 +142,7 @@ def _configuration(varies: Varies) -> Configuration:
         ),
         sac=SacConfig(hidden=(16, 16)),
         finetune=TINY_FINE_TUNE,
+        dynamics=None if dynamics else ModelConfig(context_dim=0, hidden=(16, 16), trained_prior=False),
     )
 
 

@@ -15,11 +15,13 @@ from mier.adaptation import InsufficientData, NotFinite
 from mier.checkpoint import Checkpoint
 from mier.config import FineTuneConfig
 from mier.finetune import FineTune
+from mier.judge import Judge
 from mier.relabel import RelabelBuffer, relabel_rewards
 from mier.serialization import CorruptedData, pack, same, unpack
 from mier.types import EnvSpec, Transitions, Varies
 from mier.warm_start import warm_start_context
 from mier.weights import PolicyWeights
+from mier.world import World
 
 Make = Callable[..., Transitions]
 Ready = tuple[Checkpoint, Transitions]
@@ -50,14 +52,16 @@ def limited(checkpoint: Checkpoint, threshold: float) -> Checkpoint:
 
 # 0 is before the first relabelling, 3 within the critic-only phase, 4 at its end, 5 and 10 relabel points,
 # 7 and 11 between them, 12 the end.
+@pytest.mark.parametrize("judge_steps", [0, 6])
 @pytest.mark.parametrize("stops", [[0], [3], [4], [5], [7], [10], [11], [12], [1, 3, 5, 6, 10]])
 def test_a_stopped_fine_tune_ends_with_the_same_weights(
-    ready: Ready, tiny_fine_tune: FineTuneConfig, stops: list[int]
+    ready: Ready, tiny_fine_tune: FineTuneConfig, stops: list[int], judge_steps: int
 ) -> None:
     checkpoint, rows = ready
-    whole = FineTune.start(checkpoint, None, rows, tiny_fine_tune, seed=11)
+    config = replace(tiny_fine_tune, judge_steps=judge_steps, judge_every_updates=4)
+    whole = FineTune.start(checkpoint, None, rows, config, seed=11)
     final = whole.run(100)
-    stopped = FineTune.start(checkpoint, None, rows, tiny_fine_tune, seed=11)
+    stopped = FineTune.start(checkpoint, None, rows, config, seed=11)
     for stop in stops:
         stopped.run(stop - stopped.updates_done)
         assert stopped.updates_done == stop
@@ -356,3 +360,38 @@ def test_resume_refuses_damage_and_other_states(ready: Ready, tiny_fine_tune: Fi
     ):  # fmt: skip
         with pytest.raises(CorruptedData):
             FineTune.resume(checkpoint, rows, data)
+
+
+def test_what_comes_out_is_the_best_stage_as_imagined_episodes_tell(
+    ready: Ready, tiny_fine_tune: FineTuneConfig
+) -> None:
+    """Every stage is judged anew here, by an equal fine-tune that is not judged."""
+    checkpoint, rows = ready
+    # A rate at which the policy moves, for better or for worse.
+    config = replace(tiny_fine_tune, learning_rate=0.03, judge_every_updates=2)
+    came_out = set()
+    for seed in range(6):
+        judged = FineTune.start(checkpoint, None, rows, replace(config, judge_steps=6), seed)
+        plain = FineTune.start(checkpoint, None, rows, config, seed)
+        world = World(checkpoint.spec, plain.model, plain.model_context, checkpoint.agent.dynamics)
+        judge = Judge.of(checkpoint, world, rows, 6)
+        values, stages = [], []
+        for _ in range(7):
+            stages.append(plain.result())
+            values.append(judge.mean_return(plain.sac.policy, plain.policy_context))
+            plain.run(2)
+            judged.run(2)
+        best = int(np.argmax(values))
+        assert judged.result().to_bytes() == stages[best].to_bytes()
+        came_out.add(best)
+    assert len(came_out) > 1
+
+
+def test_a_judge_plays_from_real_first_states(ready: Ready) -> None:
+    checkpoint, _ = ready
+    buffer = checkpoint.relabel_buffer
+    own = buffer.transitions.rows(buffer.episode < 2)
+    world = World(checkpoint.spec, checkpoint.agent.model, torch.zeros(4), checkpoint.agent.dynamics)
+    starts = Judge.of(checkpoint, world, own, 3).starts
+    first = [int((buffer.episode == e).nonzero()[0]) for e in range(6)]
+    assert torch.equal(starts, buffer.transitions.observation[first[:2] + first])

@@ -5,22 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-import pytest
 import torch
 from torch import Tensor
 
-from mier.agent import Agent
 from mier.checkpoint import Checkpoint
-from mier.config import Configuration
 from mier.relabel import (
     RelabelBuffer,
     best_known_context,
-    imagined_return,
     relabel_dynamics,
     relabel_rewards,
     relabel_rollouts,
 )
-from mier.types import EnvSpec, Transitions, Varies
+from mier.types import EnvSpec, Transitions
 
 Make = Callable[..., Transitions]
 
@@ -171,57 +167,3 @@ def test_the_best_known_context_is_a_copy(reward_spec: EnvSpec) -> None:
     contexts = torch.ones(1, 3)
     best_known_context(episodes(reward_spec, [1], [0]), torch.zeros(1), contexts).zero_()
     assert (contexts == 1.0).all()
-
-
-# Imagined returns.
-
-
-@pytest.fixture
-def steady(dynamics_spec: EnvSpec, tiny_configuration: Callable[[Varies], Configuration]) -> Agent:
-    """A model that says: reward 2, and the height rises by 1 a step."""
-    agent = Agent.build(dynamics_spec, tiny_configuration(Varies.DYNAMICS), training_tasks=1).freeze()
-    agent.model.head.weight.zero_()
-    agent.model.head.bias.copy_(torch.tensor([2.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]))
-    return agent
-
-
-def imagine(agent: Agent, spec: EnvSpec, candidates: Tensor, heights: list[float], steps: int) -> Tensor:
-    states = torch.zeros(len(heights), 3)
-    states[:, 0] = torch.tensor(heights)
-    return imagined_return(agent.model, spec, torch.zeros(4), agent.policy, candidates, states, steps)
-
-
-def test_imagined_returns_stop_counting_at_a_fall(steady: Agent) -> None:
-    one = torch.zeros(1, 4)
-    # From 0.0: 1.0, then 2.0 is a fall, whose own reward still counts. From -1.4: -0.4, 0.6, 1.6.
-    assert imagine(steady, steady.spec, one, [0.0], 10).tolist() == [4.0]
-    assert imagine(steady, steady.spec, one, [-1.4], 10).tolist() == [6.0]
-    assert imagine(steady, steady.spec, one, [0.0, -1.4], 10).tolist() == [5.0]
-    assert imagine(steady, steady.spec, one, [-1.4], 2).tolist() == [4.0]
-    # From -3.2 into -2.2, a fall; that -1.2 would be healthy again does not undo it.
-    assert imagine(steady, steady.spec, one, [-3.2], 10).tolist() == [2.0]
-    unbounded = replace(steady.spec, healthy_ranges=())
-    assert imagine(steady, unbounded, one, [0.0], 10).tolist() == [20.0]
-
-
-def test_what_a_model_says_after_a_fall_does_not_matter(steady: Agent) -> None:
-    # By the third step the height, and with it the reward, is beyond float32.
-    steady.model.head.bias.copy_(torch.tensor([2.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]))
-    steady.model.target_norm.std[1] = 3e38
-    assert imagine(steady, steady.spec, torch.zeros(1, 4), [0.0], 6).tolist() == [2.0]
-
-
-def test_a_candidate_whose_imagination_blew_up_never_wins(steady: Agent) -> None:
-    candidates = torch.stack([torch.zeros(4), torch.full((4,), torch.nan), torch.ones(4)])
-    steady.model.head.weight[0].normal_()  # the reward now depends on state and action
-    returns = imagine(steady, steady.spec, candidates, [0.0, -1.0], 5)
-    assert returns[1] == -torch.inf
-    assert returns[[0, 2]].isfinite().all()
-
-
-def test_each_candidate_is_imagined_as_if_alone(dynamics_checkpoint: Checkpoint) -> None:
-    agent, candidates, heights = dynamics_checkpoint.agent, torch.randn(3, 4), [0.1, -0.4, 0.9]
-    together = imagine(agent, agent.spec, candidates, heights, 8)
-    alone = torch.cat([imagine(agent, agent.spec, c[None], heights, 8) for c in candidates])
-    torch.testing.assert_close(together, alone)
-    assert len(set(together.tolist())) == 3

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
 
 from mier.adaptation import Adaptation
+from mier.agent import Agent
 from mier.checkpoint import Checkpoint
 from mier.config import OutOfReach
-from mier.relabel import imagined_return, relabel_rewards
+from mier.relabel import relabel_rewards
 from mier.types import Transitions
 from mier.warm_start import policy_context_after, warm_start_context
+from mier.world import World, imagined_returns
 
 Make = Callable[..., Transitions]
 
@@ -37,6 +40,11 @@ def test_where_the_reward_varies_it_is_a_training_tasks_context(
     assert len(chosen) > 1  # the choice depends on the task
 
 
+def _act(agent: Agent, context: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+    unit = agent.policy(states, context.expand(len(states), -1), torch.zeros(len(states), 2))
+    return agent.spec.from_unit_action(unit)
+
+
 def test_where_the_dynamics_vary_it_is_the_best_imagined_candidate(
     dynamics_checkpoint: Checkpoint, transitions: Make
 ) -> None:
@@ -47,8 +55,17 @@ def test_where_the_dynamics_vary_it_is_the_best_imagined_candidate(
         found = warm_start_context(dynamics_checkpoint, agent.model, context, rows)
         within = torch.minimum(torch.maximum(context, known.amin(0)), known.amax(0))
         candidates = torch.cat([context[None], within[None], agent.prior_context[None], known])
-        returns = imagined_return(agent.model, agent.spec, context, agent.policy, candidates, rows.observation, 25)
-        best = int(returns.argmax())
+        world = World(agent.spec, agent.model, context)
+        returns = [
+            imagined_returns(
+                world,
+                partial(_act, agent, own),
+                rows.observation,
+                25,
+            ).mean()
+            for own in candidates
+        ]
+        best = int(torch.stack(returns).argmax())
         assert torch.equal(found, candidates[best])
         chosen.add(best)
     assert {0, 1} < chosen  # adapted, held within the known range, and others: each wins somewhere

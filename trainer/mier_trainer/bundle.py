@@ -13,8 +13,11 @@ from mier.agent import Agent
 from mier.checkpoint import BUFFER, MANIFEST, WEIGHTS, Checkpoint, CheckpointError, decode, encode
 from mier.relabel import RelabelBuffer
 from mier.types import Transitions
+from mier.world import episode_starts
 from mier_envs.families import FAMILIES
+from mier_trainer.device import bf16_pays
 from mier_trainer.evaluate import context_returns
+from mier_trainer.fit_dynamics import fit_dynamics
 from mier_trainer.meta_train import MetaTrainer
 from mier_trainer.model_card import model_card
 from mier_trainer.plots import plot_curve
@@ -107,8 +110,7 @@ def _whole_episodes(rows: Transitions, cut: bool) -> list[slice]:
     Args:
         cut: the ring has been full, so that its oldest episode may lack its start; that one is left out.
     """
-    joined = (rows.next_observation[:-1] == rows.observation[1:]).all(-1)
-    starts = [0, *((~joined).nonzero().flatten() + 1).tolist(), rows.size]
+    starts = [*episode_starts(rows).tolist(), rows.size]
     return [slice(a, b) for a, b in pairwise(starts)][int(cut) :]
 
 
@@ -116,6 +118,12 @@ def _agent(trainer: MetaTrainer) -> Agent:
     agent = trainer.agent
     agent.log_alpha = trainer.sac_state.log_alpha.item()
     agent.training_contexts = trainer.training_contexts()
+    if agent.dynamics is not None:
+        with torch.autocast(
+            trainer.device.type, torch.bfloat16, enabled=bf16_pays(trainer.device), cache_enabled=False
+        ):
+            everything = trainer.experience.everything
+            fit_dynamics(agent.dynamics, everything, trainer.run.training.dynamics_steps, trainer.seed)
     return agent
 
 

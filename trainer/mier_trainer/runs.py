@@ -50,6 +50,8 @@ class TrainingConfig:
     dream_best_of: int = 1
     """Half of the rows of a task dreamed beyond the training tasks are the best of so many times as many, as its own
     reward judges them: what scores well on a task lies near what its policy will do. 1 takes them as they come."""
+    dynamics_steps: int = 10_000
+    """Of regression at the end, where the configuration has shared dynamics."""
     dreamed_episodes: int = 0
     """Per task and epoch, under dreamed contexts: evaluation data only."""
 
@@ -117,8 +119,14 @@ _JOINT = Configuration(
     # 4,000 updates ends at -27, here at -24.
     sac=SacConfig(learning_rate=1e-3, target_entropy=-3.0),
     finetune=FineTuneConfig(
-        learning_rate=1e-3, critic_only_updates=200, best_share=0.3, model_steps=200, final_rate=0.05
+        learning_rate=1e-3,
+        critic_only_updates=200,
+        best_share=0.3,
+        model_steps=200,
+        final_rate=0.05,
+        judge_steps=200,
     ),
+    dynamics=ModelConfig(context_dim=0, log_var_min=-8.0, trained_prior=False),
 )
 
 _UNDREAMED = replace(
@@ -127,6 +135,7 @@ _UNDREAMED = replace(
     adapt=replace(_JOINT.adapt, ood_threshold=3.5),
     sac=SacConfig(),
     finetune=FineTuneConfig(critic_only_updates=500, best_share=0.3, model_steps=200, final_rate=0.05, bold_factor=3.0),
+    dynamics=None,
 )
 
 _LINEAR_HEAD = Configuration(
