@@ -21,7 +21,7 @@ from mier_service.errors import Reason, ServiceError
 from mier_service.layout import DATABASE_FILE
 from mier_service.store import Store
 from tests.contract.conftest import REWARD, connect
-from tests.contract.helpers import ALL, CALL_S, MEAN, OBSERVATION, batch, refused, submit
+from tests.contract.helpers import ALL, CALL_S, LEARN_S, MEAN, OBSERVATION, batch, refused, submit
 from tests.contract.keys import bearer, make_key, migrate, revoke, wait_until
 from tests.contract.server import Server
 
@@ -83,7 +83,7 @@ def test_a_bound_key_does_the_whole_loop_on_its_session(guarded: Server, transpo
     submit(robot, own, batch(40))
     robot.adapt(own.id, ALL, "", CALL_S)
     operation = robot.finetune(own.id, 5, 0, "", CALL_S)
-    assert [*robot.watch_operation(operation.id, CALL_S)][-1].state is OperationState.SUCCEEDED
+    assert [*robot.watch_operation(operation.id, LEARN_S)][-1].state is OperationState.SUCCEEDED
     assert robot.cancel_operation(operation.id, "", CALL_S).state is OperationState.SUCCEEDED
     assert robot.act(own.id, OBSERVATION, MEAN, CALL_S).policy_version == 3
     with refused("PERMISSION_DENIED", own.id):
@@ -137,7 +137,7 @@ def test_a_revoked_key_ends_streams_that_are_open(guarded: Server, transport: Tr
     acting = robot.open_act_stream()
     acting.act(session.id, OBSERVATION, MEAN, CALL_S)
     operation = transport.finetune(session.id, 100_000, 0, "", CALL_S)
-    watching = robot.watch_operation(operation.id, CALL_S)
+    watching = robot.watch_operation(operation.id, LEARN_S)
     next(watching)
     done = json.loads(_mierctl(guarded.data, "revoke", id_of(key) or "", "--json").stdout)
     assert done["state"] == "revoked"
