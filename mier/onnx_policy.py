@@ -46,4 +46,9 @@ def export(weights: PolicyWeights, agent: Agent) -> bytes:
             dynamic_shapes={"observation": {0: batch}, "context": {0: batch}, "noise": {0: batch}},
         )
     assert program is not None, "torch.onnx.export with dynamo=True returns a program"
-    return program.model_proto.SerializeToString(deterministic=True)
+    model = program.model_proto
+    for node in model.graph.node:
+        # The exporter's notes on where each node comes from: the paths of this machine, which are nobody's business
+        # and would make equal policies differ from one machine to the next.
+        node.ClearField("metadata_props")
+    return model.SerializeToString(deterministic=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,6 +97,7 @@ class Acting:
         self._active: OrderedDict[str, Active] = OrderedDict()
         self._flights: dict[str, _Flight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._acted: set[str] = set()
 
     async def act(self, call: ActCall) -> Action:
         """One action."""
@@ -152,12 +154,37 @@ class Acting:
     async def refresh_if_older(self, session_id: str, version: int) -> None:
         """Makes sure that acts which start afterwards use this version or a newer one."""
         active = self._active.get(session_id)
-        if active is not None and active.number < version:
+        # A load that is under way may have read the store before the change.
+        if session_id in self._flights or (active is not None and active.number < version):
             await self.refresh(session_id)
+
+    async def refresh_unless(self, session_id: str, version: int) -> None:
+        """Makes sure that acts which start afterwards use what the store says, if that is not this version already."""
+        active = self._active.get(session_id)
+        if session_id in self._flights or (active is not None and active.number != version):
+            await self.refresh(session_id)
+
+    def require_usable(self, session_id: str, number: int, onnx_hash: str) -> None:
+        """Refuses a version whose policy does not load. Reads its file, so it is not for the event loop."""
+        _open(session_id, number, lambda: Policy(self._onnx_files.get(onnx_hash)))
+
+    def take_acted(self) -> set[str]:
+        """The sessions that acted since it was last asked."""
+        acted, self._acted = self._acted, set()
+        return acted
+
+    def give_back_acted(self, acted: set[str]) -> None:
+        """What was taken could not be written down: it is to be taken again."""
+        self._acted |= acted
+
+    def acted_since_asked(self, session_id: str) -> bool:
+        """Whether the session acted since `take_acted`."""
+        return session_id in self._acted
 
     def forget(self, session_id: str) -> None:
         """The session is deleted."""
         self._active.pop(session_id, None)
+        self._acted.discard(session_id)
         if flight := self._flights.get(session_id):
             flight.stale = True
 
@@ -185,21 +212,17 @@ class Acting:
     def _touch(self, session_id: str) -> None:
         if session_id in self._active:
             self._active.move_to_end(session_id)
+        self._acted.add(session_id)
 
     def _read(self, session_id: str) -> Active:
         with self._store.read() as c:
             session = store_sessions.get_session(c, session_id)
             version, onnx_hash = store_sessions.get_version(c, session_id, session.active_version)
-        try:
-            policy = self._policies.get(version.weights_hash, lambda: self._onnx_files.get(onnx_hash))
-        except OSError as error:
-            raise storage_unavailable(error) from error
-        except DamagedFile as error:
-            raise ServiceError(
-                Reason.VERSION_UNUSABLE,
-                f"version {version.number} of session {session_id} cannot act: {error}. Restore the data folder "
-                "from a backup, or fine-tune a new session",
-            ) from error
+        policy = _open(
+            session_id,
+            version.number,
+            lambda: self._policies.get(version.weights_hash, lambda: self._onnx_files.get(onnx_hash)),
+        )
         return Active(
             number=version.number,
             weights_hash=version.weights_hash,
@@ -209,6 +232,19 @@ class Acting:
             context=np.asarray(version.policy_context, np.float32)[None],
             policy=policy,
         )
+
+
+def _open(session_id: str, number: int, load: Callable[[], Policy]) -> Policy:
+    try:
+        return load()
+    except OSError as error:
+        raise storage_unavailable(error) from error
+    except DamagedFile as error:
+        raise ServiceError(
+            Reason.VERSION_UNUSABLE,
+            f"version {number} of session {session_id} cannot act: {error}. Restore the data folder "
+            "from a backup, or fine-tune a new session",
+        ) from error
 
 
 def _inputs(call: ActCall, active: Active) -> tuple[FloatArray, FloatArray]:

@@ -36,11 +36,14 @@ from mier_service.http import Guard, build_app
 from mier_service.http_routes import build_router
 from mier_service.learning import Learning
 from mier_service.lifecycle import Lifecycle, Phase
+from mier_service.lineage import Lineage
 from mier_service.logs import quiet_exporter
 from mier_service.metrics import Metrics
+from mier_service.moving import Moving
 from mier_service.offload import BoundedPool
 from mier_service.policies import PolicyCache
 from mier_service.recording import Recording
+from mier_service.retention import Retention
 from mier_service.sessions import Sessions
 from mier_service.storage import Storage
 from mier_service.tls import load_tls
@@ -76,11 +79,12 @@ class Service:
         self._metrics = Metrics()
         self._checkpoints = Checkpoints(config.checkpoints)
         # Pools may wait for each other's connections, so there is one for every thread.
-        self._storage = Storage(config.data, connections=config.store_threads + 3, clock=time.time)
+        self._storage = Storage(config.data, connections=config.store_threads + 4, clock=time.time)
         self._store_pool = BoundedPool("store", config.store_threads, config.store_queue)
         self._adapt_pool = BoundedPool("adapt", 1, config.adapt_queue)
         self._decode_pool = BoundedPool("decode", 1, config.store_queue)
         self._poll_pool = BoundedPool("poll", 1, 4)
+        self._upkeep_pool = BoundedPool("upkeep", 1, 4)
         self._changes = Changes(config.max_watchers)
         acting = Acting(
             self._storage.store,
@@ -101,9 +105,20 @@ class Service:
         )
         sessions = Sessions(self._storage, self._checkpoints, acting, self._changes, self._store_pool, _new_id)
         self._gate = Gate(self._storage.store, exposure.keys_required, time.time)
-        core = GuardedCore.of(Core(sessions, Recording(self._storage, self._store_pool), learning, acting), self._gate)
+        plain = Core(
+            sessions,
+            Recording(self._storage, self._store_pool),
+            learning,
+            acting,
+            Lineage(self._storage, acting, self._store_pool),
+            Moving(self._storage, self._checkpoints, acting, self._adapt_pool),
+        )
+        core = GuardedCore.of(plain, self._gate)
         self._poller = Poller(
             self._storage.store, self._changes, self._poll_pool, _refresher(acting), config.poll_every_s
+        )
+        self._retention = Retention(
+            self._storage, acting, self._upkeep_pool, config.keep_idle_sessions_s, config.sweep_every_s
         )
         self._workers = Workers(
             WorkerConfig(
@@ -156,17 +171,22 @@ class Service:
         http = asyncio.create_task(self._http.serve([http_socket]))
         poller = asyncio.create_task(self._poller.run())
         keys = asyncio.create_task(keep_current(self._gate, self._poll_pool, self._config.poll_every_s))
+        upkeep = asyncio.create_task(self._retention.run())
         self._workers.start()
         await self._set_ready(True)
         self._announce(http_socket.getsockname()[1], grpc_port)
         stop = asyncio.create_task(self._stop.wait())
-        await asyncio.wait((stop, http, poller, keys), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((stop, http, poller, keys, upkeep), return_when=asyncio.FIRST_COMPLETED)
         await self._drain(http)
+        upkeep.cancel()
+        await asyncio.gather(upkeep, return_exceptions=True)
+        with contextlib.suppress(ServiceError):
+            await self._retention.write_down_use()
         poller.cancel()
         keys.cancel()
         await asyncio.gather(poller, keys, return_exceptions=True)
         stop.cancel()
-        for pool in (self._store_pool, self._adapt_pool, self._decode_pool, self._poll_pool):
+        for pool in (self._store_pool, self._adapt_pool, self._decode_pool, self._poll_pool, self._upkeep_pool):
             await asyncio.to_thread(pool.close)
         self._storage.close()
         self._lock.close()

@@ -62,7 +62,7 @@ class Checkpoints:
             raise ServiceError(
                 Reason.CHECKPOINT_CHANGED,
                 f"the session was made on checkpoint {name!r} with hash {expected_hash}, but the service holds "
-                f"{held.checkpoint.hash} under that name now: put the old one back, or create a new session",
+                f"{held.checkpoint.hash} under that name now: put the old one back, or move the session to this one",
             )
         return held
 

@@ -59,6 +59,14 @@ class ServeConfig(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     grpc_reflection: bool = Field(default=False, description="let gRPC clients list the calls")
 
+    keep_idle_sessions_s: float | None = Field(
+        default=None,
+        gt=0,
+        description="sessions that nobody used for so long, in seconds, are deleted with all that is theirs; "
+        "off unless given",
+    )
+    sweep_every_s: float = Field(default=60.0, gt=0, description="time between two looks for what is kept no longer")
+
     finetune_workers: int = Field(default=1, ge=0, le=64, description="processes that fine-tune; 0: they only queue")
     finetune_save_every_s: float = Field(default=10.0, gt=0, description="time between two resume saves, in seconds")
     finetune_lease_s: float = Field(default=15.0, gt=0, description="a worker silent for so long counts as dead")

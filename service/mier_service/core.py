@@ -6,15 +6,19 @@ from dataclasses import dataclass
 
 from mier_service.acting import Acting
 from mier_service.learning import Learning
+from mier_service.lineage import Lineage
+from mier_service.moving import Moving
 from mier_service.recording import Recording
 from mier_service.sessions import Sessions
 
 
 @dataclass(frozen=True)
 class Core:
-    """Create and look after sessions, record what they live through, learn from it, act."""
+    """Create and look after sessions, record what they live through, learn from it, act; decide by hand what acts."""
 
     sessions: Sessions
     recording: Recording
     learning: Learning
     acting: Acting
+    lineage: Lineage
+    moving: Moving

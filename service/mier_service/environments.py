@@ -57,21 +57,40 @@ class ExpectedEnvironment(BaseModel):
 
 def require_fit(expected: ExpectedEnvironment, actual: EnvironmentValue, checkpoint: str) -> None:
     """Refuses an environment that differs from the checkpoint's, naming every difference with both values."""
-    violations = []
-    for name in ExpectedEnvironment.model_fields:
-        wanted, have = getattr(expected, name), getattr(actual, name)
-        if wanted is None or _same(wanted, have):
-            continue
-        text = f"yours is {_short(wanted)}, the checkpoint's is {_short(have)}"
-        violations.append(Violation(f"expected_environment.{name}", text))
-    if violations:
-        differences = "; ".join(f"{v.field.split('.')[1]}: {v.description}" for v in violations)
+    if differences := _differences(expected, actual, "yours"):
         raise ServiceError(
             Reason.ENVIRONMENT_MISMATCH,
-            f"the environment does not fit checkpoint {checkpoint!r}: {differences}. "
+            f"the environment does not fit checkpoint {checkpoint!r}: {_text(differences)}. "
             "Choose a checkpoint that was trained for it, or change the environment",
-            tuple(violations),
+            tuple(Violation(f"expected_environment.{name}", text) for name, text in differences.items()),
         )
+
+
+def require_same(session: EnvironmentValue, actual: EnvironmentValue, checkpoint: str) -> None:
+    """Refuses a checkpoint of another environment than the session's, naming every difference with both values."""
+    if differences := _differences(session, actual, "the session's"):
+        text = f"checkpoint {checkpoint!r} was trained for another environment: {_text(differences)}"
+        raise ServiceError(
+            Reason.ENVIRONMENT_MISMATCH,
+            f"{text}. Choose one of the session's own, or create a new session",
+            (Violation("checkpoint", text),),
+        )
+
+
+def _differences(
+    expected: ExpectedEnvironment | EnvironmentValue, actual: EnvironmentValue, whose: str
+) -> dict[str, str]:
+    """What differs, by name; what `expected` leaves out is not compared."""
+    found = {}
+    for name in EnvironmentValue.model_fields:
+        wanted, have = getattr(expected, name), getattr(actual, name)
+        if wanted is not None and not _same(wanted, have):
+            found[name] = f"{whose} is {_short(wanted)}, the checkpoint's is {_short(have)}"
+    return found
+
+
+def _text(differences: dict[str, str]) -> str:
+    return "; ".join(f"{name}: {text}" for name, text in differences.items())
 
 
 def _same(wanted: object, have: object) -> bool:

@@ -24,6 +24,7 @@ class Reason(StrEnum):
     SESSION_NOT_FOUND = "SESSION_NOT_FOUND"
     CHECKPOINT_NOT_FOUND = "CHECKPOINT_NOT_FOUND"
     OPERATION_NOT_FOUND = "OPERATION_NOT_FOUND"
+    VERSION_NOT_FOUND = "VERSION_NOT_FOUND"
     ROUTE_NOT_FOUND = "ROUTE_NOT_FOUND"
     METHOD_NOT_ALLOWED = "METHOD_NOT_ALLOWED"
     NOT_ACCEPTABLE = "NOT_ACCEPTABLE"
@@ -33,6 +34,9 @@ class Reason(StrEnum):
     ADAPTATION_FAILED = "ADAPTATION_FAILED"
     ENVIRONMENT_MISMATCH = "ENVIRONMENT_MISMATCH"
     SESSION_PAUSED = "SESSION_PAUSED"
+    SESSION_CHANGED = "SESSION_CHANGED"
+    VERSION_PINNED = "VERSION_PINNED"
+    NO_EARLIER_VERSION = "NO_EARLIER_VERSION"
     OPERATION_IN_PROGRESS = "OPERATION_IN_PROGRESS"
     CHECKPOINT_CHANGED = "CHECKPOINT_CHANGED"
     TRANSITION_CONFLICT = "TRANSITION_CONFLICT"
@@ -67,6 +71,7 @@ RULES: dict[Reason, Rule] = {
     Reason.SESSION_NOT_FOUND: Rule(404, _C.NOT_FOUND, "No such session"),
     Reason.CHECKPOINT_NOT_FOUND: Rule(404, _C.NOT_FOUND, "No such checkpoint"),
     Reason.OPERATION_NOT_FOUND: Rule(404, _C.NOT_FOUND, "No such operation"),
+    Reason.VERSION_NOT_FOUND: Rule(404, _C.NOT_FOUND, "No such version"),
     Reason.ROUTE_NOT_FOUND: Rule(404, _C.UNIMPLEMENTED, "No such route"),
     Reason.METHOD_NOT_ALLOWED: Rule(405, _C.UNIMPLEMENTED, "The route does not take this method"),
     Reason.NOT_ACCEPTABLE: Rule(406, _C.INVALID_ARGUMENT, "No reply of the accepted media types exists"),
@@ -76,6 +81,9 @@ RULES: dict[Reason, Rule] = {
     Reason.ADAPTATION_FAILED: Rule(409, _C.FAILED_PRECONDITION, "No context fits the transitions"),
     Reason.ENVIRONMENT_MISMATCH: Rule(409, _C.FAILED_PRECONDITION, "The environment does not fit the checkpoint"),
     Reason.SESSION_PAUSED: Rule(409, _C.FAILED_PRECONDITION, "The session is paused"),
+    Reason.SESSION_CHANGED: Rule(409, _C.ABORTED, "The session changed in the meantime"),
+    Reason.VERSION_PINNED: Rule(409, _C.FAILED_PRECONDITION, "The active version is pinned"),
+    Reason.NO_EARLIER_VERSION: Rule(409, _C.FAILED_PRECONDITION, "Nothing acted before"),
     Reason.OPERATION_IN_PROGRESS: Rule(409, _C.FAILED_PRECONDITION, "The session is being fine-tuned already"),
     Reason.CHECKPOINT_CHANGED: Rule(409, _C.FAILED_PRECONDITION, "The session's checkpoint is not here any more"),
     Reason.TRANSITION_CONFLICT: Rule(409, _C.ALREADY_EXISTS, "A stored step differs"),
@@ -132,6 +140,13 @@ def session_not_found(session_id: str) -> ServiceError:
     return ServiceError(
         Reason.SESSION_NOT_FOUND,
         f"there is no session {session_id[:80]!r}: create one first, or list the sessions there are",
+    )
+
+
+def version_not_found(session_id: str, number: int) -> ServiceError:
+    return ServiceError(
+        Reason.VERSION_NOT_FOUND,
+        f"session {session_id} has no version {number}: list its versions to see which there are",
     )
 
 

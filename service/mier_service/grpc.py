@@ -103,6 +103,55 @@ class AdaptationServicer(pb_grpc.AdaptationServiceServicer):
 
         return await self._answer("ListVersions", rpc, work)
 
+    async def PromoteVersion(self, request: pb.PromoteVersionRequest, rpc: Rpc) -> pb.PromoteVersionResponse:
+        async def work() -> pb.PromoteVersionResponse:
+            session = await self._core.lineage.promote(
+                request.session_id, request.version, request.reason, request.idempotency_key
+            )
+            return pb.PromoteVersionResponse(session=m.session(session))
+
+        return await self._answer("PromoteVersion", rpc, work)
+
+    async def RollbackVersion(self, request: pb.RollbackVersionRequest, rpc: Rpc) -> pb.RollbackVersionResponse:
+        async def work() -> pb.RollbackVersionResponse:
+            session = await self._core.lineage.roll_back(request.session_id, request.reason, request.idempotency_key)
+            return pb.RollbackVersionResponse(session=m.session(session))
+
+        return await self._answer("RollbackVersion", rpc, work)
+
+    async def PinVersion(self, request: pb.PinVersionRequest, rpc: Rpc) -> pb.PinVersionResponse:
+        async def work() -> pb.PinVersionResponse:
+            version = request.version if request.HasField("version") else None
+            session = await self._core.lineage.pin(request.session_id, version, request.reason, request.idempotency_key)
+            return pb.PinVersionResponse(session=m.session(session))
+
+        return await self._answer("PinVersion", rpc, work)
+
+    async def UnpinVersion(self, request: pb.UnpinVersionRequest, rpc: Rpc) -> pb.UnpinVersionResponse:
+        async def work() -> pb.UnpinVersionResponse:
+            session = await self._core.lineage.unpin(request.session_id, request.reason, request.idempotency_key)
+            return pb.UnpinVersionResponse(session=m.session(session))
+
+        return await self._answer("UnpinVersion", rpc, work)
+
+    async def MoveSession(self, request: pb.MoveSessionRequest, rpc: Rpc) -> pb.MoveSessionResponse:
+        async def work() -> pb.MoveSessionResponse:
+            session = await self._core.moving.move(
+                request.session_id, request.checkpoint, request.reason, request.idempotency_key
+            )
+            return pb.MoveSessionResponse(session=m.session(session))
+
+        return await self._answer("MoveSession", rpc, work)
+
+    async def ListPromotions(self, request: pb.ListPromotionsRequest, rpc: Rpc) -> pb.ListPromotionsResponse:
+        async def work() -> pb.ListPromotionsResponse:
+            page = await self._core.lineage.promotions(request.session_id, request.page_size, request.page_token)
+            return pb.ListPromotionsResponse(
+                promotions=[m.promotion(p) for p in page.promotions], next_page_token=page.next_page_token
+            )
+
+        return await self._answer("ListPromotions", rpc, work)
+
     async def SubmitTransitions(self, request: pb.SubmitTransitionsRequest, rpc: Rpc) -> pb.SubmitTransitionsResponse:
         async def work() -> pb.SubmitTransitionsResponse:
             stored = await self._core.recording.submit(m.submission(request))

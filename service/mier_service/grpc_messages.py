@@ -33,6 +33,14 @@ _PROMOTIONS = {
     v.Promotion.REJECTED: pb.PROMOTION_REJECTED,
     v.Promotion.INSUFFICIENT_DATA: pb.PROMOTION_INSUFFICIENT_DATA,
 }
+_PROMOTION_KINDS = {
+    v.PromotionKind.PUBLISH: pb.PROMOTION_KIND_PUBLISH,
+    v.PromotionKind.PROMOTE: pb.PROMOTION_KIND_PROMOTE,
+    v.PromotionKind.ROLLBACK: pb.PROMOTION_KIND_ROLLBACK,
+    v.PromotionKind.PIN: pb.PROMOTION_KIND_PIN,
+    v.PromotionKind.UNPIN: pb.PROMOTION_KIND_UNPIN,
+    v.PromotionKind.MOVE: pb.PROMOTION_KIND_MOVE,
+}
 _OPERATION_STATES = {
     v.OperationState.QUEUED: pb.OPERATION_STATE_QUEUED,
     v.OperationState.RUNNING: pb.OPERATION_STATE_RUNNING,
@@ -125,6 +133,7 @@ def session(value: v.SessionValue) -> pb.Session:
         model_context=model_context(value.model_context),
         transitions_count=value.transitions_count,
         create_time=_time(value.create_time.timestamp()),
+        pinned=value.pinned,
     )
 
 
@@ -142,6 +151,18 @@ def version(value: v.VersionValue) -> pb.PolicyVersion:
         transitions_used=value.transitions_used,
         seed=value.seed,
         configuration_json=value.configuration_json or "",
+        create_time=_time(value.create_time.timestamp()),
+        checkpoint=value.checkpoint,
+    )
+
+
+def promotion(value: v.PromotionRecordValue) -> pb.PromotionRecord:
+    return pb.PromotionRecord(
+        kind=_PROMOTION_KINDS[value.kind],
+        from_version=value.from_version,
+        to_version=value.to_version,
+        who=value.who,
+        reason=value.reason,
         create_time=_time(value.create_time.timestamp()),
     )
 

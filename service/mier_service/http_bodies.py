@@ -14,6 +14,7 @@ from mier_service.acting import MAX_BATCH, ActCall
 from mier_service.environments import ExpectedEnvironment
 from mier_service.errors import Reason, ServiceError, invalid
 from mier_service.learning import MAX_UPDATES
+from mier_service.lineage import MAX_REASON_CHARACTERS
 from mier_service.offload import BoundedPool
 from mier_service.problems import from_pydantic
 from mier_service.recording import Submission
@@ -29,6 +30,16 @@ Name = Annotated[str, Field(min_length=1, max_length=100)]
 Index = Annotated[int, Field(ge=0, lt=MAX_INDEX)]
 Seed = Annotated[int, Field(ge=0, lt=MAX_SEED)]
 Vector = Annotated[list[float], Field(max_length=1_000_000)]
+Version = Annotated[int, Field(ge=1, lt=MAX_INDEX, description="Number of a version of the session.", examples=[2])]
+Why = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=MAX_REASON_CHARACTERS,
+        description="Why; kept in the record.",
+        examples=["stumbles on turns"],
+    ),
+]
 Rows = Annotated[list[Vector], Field(min_length=1, max_length=1_000_000)]
 
 
@@ -109,6 +120,39 @@ class FineTuneBody(Body):
     seed: Seed = Field(default=0, description="Seed of all its randomness.")
 
 
+class PromoteBody(Body):
+    """Asks that a version act."""
+
+    version: Version
+    reason: Why
+
+
+class RollbackBody(Body):
+    """Asks that what acted before act again."""
+
+    reason: Why
+
+
+class PinBody(Body):
+    """Asks that a version act and stay."""
+
+    version: Version | None = Field(default=None, description="Number of the version; null: the active one.")
+    reason: Why
+
+
+class UnpinBody(Body):
+    """Asks that what is published next may act."""
+
+    reason: Why
+
+
+class MoveBody(Body):
+    """Asks for another checkpoint under the session."""
+
+    checkpoint: Name = Field(description="Name of a checkpoint of the same environment.", examples=["cheetah-vel-ood"])
+    reason: Why
+
+
 class ActBody(Body):
     """Asks for an action."""
 
@@ -164,6 +208,11 @@ BODIES: tuple[type[Body], ...] = (
     TransitionsBody,
     AdaptBody,
     FineTuneBody,
+    PromoteBody,
+    RollbackBody,
+    PinBody,
+    UnpinBody,
+    MoveBody,
     ActBody,
     ActBatchBody,
 )

@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
@@ -32,11 +32,11 @@ from mier_service.http_bodies import (
     read_json,
     request_body,
 )
+from mier_service.http_lineage import add_lineage
+from mier_service.http_parameters import Key, PageSize, PageToken, refusals
 from mier_service.metrics import Metrics
 from mier_service.offload import BoundedPool
-from mier_service.problems import MEDIA_TYPE, problem_json
-from mier_service.sessions import MAX_PAGE_SIZE
-from mier_service.store_keys import MAX_KEY_CHARACTERS
+from mier_service.problems import problem_json
 from mier_service.values import (
     MAX_INDEX,
     AdaptationValue,
@@ -50,16 +50,6 @@ from mier_service.values import (
 _PING_EVERY_S = 15
 _SEND_WITHIN_S = 30.0
 
-Key = Annotated[
-    str,
-    Header(
-        alias="Idempotency-Key",
-        max_length=MAX_KEY_CHARACTERS,
-        description="Repeat a request with its key, and it is done once; the same key with another body is refused.",
-    ),
-]
-PageSize = Annotated[int, Query(ge=0, le=MAX_PAGE_SIZE, description="At most so many; 0: 100.")]
-PageToken = Annotated[str, Query(max_length=100, description="next_page_token of the page before.")]
 QuerySession = Annotated[str | None, Query(max_length=100, description="For a binary body only.")]
 QueryIndex = Annotated[int | None, Query(ge=0, lt=MAX_INDEX, description="For a binary body only.")]
 QueryFlag = Annotated[bool, Query(description="For a binary body only.")]
@@ -76,16 +66,6 @@ _OBSERVATION = (
 )
 
 
-def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI's description of the problems that a route may answer with."""
-    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    always = (400, 401, 403, 413, 422, 500, 503)
-    return {
-        status: {"description": "Refused; the problem says why.", "content": content}
-        for status in sorted({*always, *statuses})
-    }
-
-
 def build_router(core: GuardedCore, pool: BoundedPool, metrics: Metrics) -> APIRouter:
     """All calls; mounted at the root and under /v1."""
     router = APIRouter()
@@ -93,6 +73,7 @@ def build_router(core: GuardedCore, pool: BoundedPool, metrics: Metrics) -> APIR
     _add_learning(router, core, pool)
     _add_recording(router, core, pool, metrics)
     _add_acting(router, core, pool)
+    add_lineage(router, core, pool)
     return router
 
 

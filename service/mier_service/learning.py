@@ -2,7 +2,8 @@
 
 Model context and policy context are kept apart: while a session acts on the checkpoint's weights, a new model
 context makes a new version with those weights and the policy context that goes with it (the same one within the
-training distribution); once fine-tuned, `adapt` moves the model context only, and acting changes by a new version only.
+training distribution); once fine-tuned, or while a version is pinned, `adapt` moves the model context only, and acting
+changes by a new version only.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from sqlalchemy import Connection
 from mier.adaptation import Adaptation, InsufficientData
 from mier.types import Transitions
 from mier.warm_start import policy_context_after
-from mier_service import store_keys, store_operations, store_sessions, store_transitions
+from mier_service import store_keys, store_operations, store_promotions, store_sessions, store_transitions
 from mier_service.acting import Acting
 from mier_service.changes import Changes
 from mier_service.checkpoints import Checkpoints, HeldCheckpoint
@@ -26,6 +27,7 @@ from mier_service.offload import BoundedPool
 from mier_service.sessions import require_seed
 from mier_service.storage import Storage
 from mier_service.store_keys import Retry
+from mier_service.store_promotions import SERVICE, Why
 from mier_service.transition_rows import RowLayout
 from mier_service.values import (
     AdaptationValue,
@@ -33,6 +35,7 @@ from mier_service.values import (
     OperationState,
     OperationValue,
     Promotion,
+    PromotionKind,
     SessionState,
     SessionValue,
     VersionOrigin,
@@ -126,7 +129,7 @@ class Learning:
                 return AdaptationValue.model_validate_json(earlier)
             session = store_sessions.get_session(c, session_id)
             require_learning(session)
-            rows = store_transitions.read(c, session_id, _layout(session), window)
+            rows = store_transitions.read(c, session_id, layout_of(session), window)
         if len(rows) > MAX_WINDOW_STEPS:
             raise invalid(
                 "window",
@@ -135,12 +138,13 @@ class Learning:
             )
         held = self._checkpoints.get(session.checkpoint, session.checkpoint_hash)
         started_s = time.perf_counter()
-        transitions = _layout(session).transitions(rows)
-        found = _infer(held, transitions)
+        transitions = layout_of(session).transitions(rows)
+        found = infer(held, transitions)
         own = policy_context_after(held.checkpoint, found, transitions)
         elapsed_ms = 1000.0 * (time.perf_counter() - started_s)
         with self._storage.once(retry, AdaptationValue) as write:
             if write.earlier is None:
+                require_same_checkpoint(write.c, session)
                 write.reply = self._record(write.c, session_id, window, found, own.tolist(), elapsed_ms)
         return write.result
 
@@ -155,19 +159,11 @@ class Learning:
     ) -> AdaptationValue:
         session = store_sessions.get_session(c, session_id)
         require_learning(session)  # it may have been paused while this was computed
-        context = ModelContextValue(
-            number=session.model_context.number + 1,
-            values=[float(x) for x in found.context],
-            heldout_nll_before=_finite(found.nll_before),
-            heldout_nll_after=_finite(found.nll_after),
-            ood_score=_finite(found.ood_score),
-            transitions_used=found.transitions_used,
-            window=window,
-            create_time=store_sessions.to_time(self._storage.clock()),
-        )
+        context = context_value(session.model_context.number + 1, found, window, self._storage.clock())
         store_sessions.add_model_context(c, session_id, context)
+        store_sessions.touch(c, {session_id}, context.create_time.timestamp())
         active, onnx_hash = store_sessions.get_version(c, session_id, session.active_version)
-        published = active.origin is not VersionOrigin.FINE_TUNE
+        published = active.origin is not VersionOrigin.FINE_TUNE and not session.pinned
         if published:
             active = active.model_copy(
                 update={
@@ -182,6 +178,9 @@ class Learning:
                 }
             )
             store_sessions.add_version(c, session_id, active, onnx_hash)
+            reason = f"adapted to {found.transitions_used} transitions"
+            why = Why(PromotionKind.PUBLISH, SERVICE, reason, context.create_time.timestamp())
+            store_promotions.swap(c, session, active, why)
         return AdaptationValue(model_context=context, active_version=active, published=published, elapsed_ms=elapsed_ms)
 
     def _fine_tune(self, session_id: str, updates: int | None, seed: int, retry: Retry) -> OperationValue:
@@ -189,13 +188,12 @@ class Learning:
             if earlier := store_keys.earlier_reply(c, retry):
                 return OperationValue.model_validate_json(earlier)
             session = store_sessions.get_session(c, session_id)
-        configuration = self._checkpoints.get(
-            session.checkpoint, session.checkpoint_hash
-        ).checkpoint.agent.configuration
+        held = self._checkpoints.get(session.checkpoint, session.checkpoint_hash)
+        configuration = held.checkpoint.agent.configuration
         total = configuration.finetune.updates if updates is None else updates
         with self._storage.once(retry, OperationValue) as write:
             if write.earlier is None:
-                session = store_sessions.get_session(write.c, session_id)
+                session = require_same_checkpoint(write.c, session)
                 require_learning(session)
                 require_data(session.transitions_count, configuration.adapt.min_transitions)
                 self._require_room(write.c, session_id)
@@ -235,6 +233,7 @@ class Learning:
         )
         newest = store_transitions.last_batch_row(c, session.id)
         store_operations.add(c, operation, newest, session.model_context.number)
+        store_sessions.touch(c, {session.id}, now.timestamp())
         return operation
 
     def _operation(self, operation_id: str) -> OperationValue:
@@ -256,6 +255,17 @@ def require_learning(session: SessionValue) -> None:
         )
 
 
+def require_same_checkpoint(c: Connection, before: SessionValue) -> SessionValue:
+    """The session as it is now; refused if it moved to another checkpoint since it was read."""
+    session = store_sessions.get_session(c, before.id)
+    if session.checkpoint_hash != before.checkpoint_hash:
+        raise ServiceError(
+            Reason.SESSION_CHANGED,
+            f"session {session.id} moved to another checkpoint while this was computed; nothing was changed: ask again",
+        )
+    return session
+
+
 def require_data(have: int, needed: int) -> None:
     if have < needed:
         raise ServiceError(
@@ -272,11 +282,11 @@ def require_window(window: WindowValue) -> None:
         raise invalid("window.all", "expected true, or nothing; got false")
 
 
-def _layout(session: SessionValue) -> RowLayout:
+def layout_of(session: SessionValue) -> RowLayout:
     return RowLayout(session.environment.observation_dim, session.environment.action_dim)
 
 
-def _infer(held: HeldCheckpoint, transitions: Transitions) -> Adaptation:
+def infer(held: HeldCheckpoint, transitions: Transitions) -> Adaptation:
     agent = held.checkpoint.agent
     require_data(transitions.size, agent.configuration.adapt.min_transitions)
     try:
@@ -290,6 +300,20 @@ def _infer(held: HeldCheckpoint, transitions: Transitions) -> Adaptation:
             "environment, or choose another window; nothing was changed",
         )
     return found
+
+
+def context_value(number: int, found: Adaptation, window: WindowValue, now_s: float) -> ModelContextValue:
+    """What was found, as the model context of that number."""
+    return ModelContextValue(
+        number=number,
+        values=[float(x) for x in found.context],
+        heldout_nll_before=_finite(found.nll_before),
+        heldout_nll_after=_finite(found.nll_after),
+        ood_score=_finite(found.ood_score),
+        transitions_used=found.transitions_used,
+        window=window,
+        create_time=store_sessions.to_time(now_s),
+    )
 
 
 def _finite(value: float) -> float | None:

@@ -20,16 +20,18 @@ from sqlalchemy import Row
 
 from mier.finetune import FineTuneMetrics
 from mier.weights import PolicyWeights
-from mier_service import store_operations, store_sessions
+from mier_service import store_operations, store_promotions, store_sessions
 from mier_service.config import WorkerConfig
 from mier_service.errors import ServiceError
 from mier_service.storage import Storage
 from mier_service.store_operations import LeaseLost
+from mier_service.store_promotions import SERVICE, Why
 from mier_service.store_sessions import to_time
 from mier_service.values import (
     OperationErrorValue,
     OperationState,
     Promotion,
+    PromotionKind,
     SessionState,
     VersionOrigin,
     VersionValue,
@@ -100,11 +102,11 @@ class Job:
         try:
             self._change(save_hash=new, attempts_without_progress=0)
         except LeaseLost:
-            self._storage.saves.remove(new)
+            self._storage.drop_unused(set(), {new})
             raise
         self._save_hash = new
-        if old not in (None, new):
-            self._storage.saves.remove(str(old))
+        if old is not None and old != new:
+            self._storage.drop_unused(set(), {old})
 
     def end(self, state: OperationState, error: OperationErrorValue | None = None) -> None:
         """Gives the operation back (QUEUED), or ends it without a version."""
@@ -115,7 +117,10 @@ class Job:
         self._drop_save_if(state.final)
 
     def publish(self, weights: PolicyWeights, onnx: bytes, configuration_json: str) -> int:
-        """One transaction: the version, its promotion, and the operation's success. Its number."""
+        """One transaction: the version, its promotion, and the operation's success. Its number.
+
+        It does not act where another version is pinned, or where the session has been taken to another checkpoint.
+        """
         data = weights.to_bytes()
         with self._storage.store.write() as c:
             # Under the write lock, so that no delete of an equal version removes the files in between.
@@ -126,6 +131,7 @@ class Job:
                 raise Interrupted(OperationState.CANCELLED)
             if session.state is SessionState.PAUSED:
                 raise Interrupted(OperationState.QUEUED)
+            start, _ = store_sessions.get_version(c, session.id, row.start_version)
             number = store_sessions.newest_version_number(c, session.id) + 1
             now_s = self._storage.clock()
             version = VersionValue(
@@ -137,13 +143,18 @@ class Job:
                 origin=VersionOrigin.FINE_TUNE,
                 promotion=Promotion.UNGATED,
                 operation_id=self.id,
-                checkpoint_hash=session.checkpoint_hash,
+                checkpoint_hash=start.checkpoint_hash,
                 transitions_used=row.transitions_used,
                 seed=row.seed,
                 configuration_json=configuration_json,
                 create_time=to_time(now_s),
+                checkpoint=start.checkpoint,
             )
             store_sessions.add_version(c, session.id, version, onnx_hash)
+            store_sessions.touch(c, {session.id}, now_s)  # whoever asked for it should find it
+            if not session.pinned and session.checkpoint_hash == start.checkpoint_hash:
+                why = Why(PromotionKind.PUBLISH, SERVICE, f"fine-tune {self.id}", now_s)
+                store_promotions.swap(c, session, version, why)
             store_operations.change(
                 c,
                 self.id,
@@ -158,7 +169,7 @@ class Job:
 
     def _drop_save_if(self, final: bool) -> None:
         if final and self._save_hash is not None:
-            self._storage.saves.remove(self._save_hash)
+            self._storage.drop_unused(set(), {self._save_hash})
 
     def _change(self, **columns: Any) -> None:
         with self._storage.store.write() as c:

@@ -109,11 +109,11 @@ class Recording:
     def _submit(self, submission: Submission) -> StoredValue:
         with self._storage.once(submission.retry(), StoredValue) as write:
             if write.earlier is None:
-                write.reply = _store(write.c, submission)
+                write.reply = _store(write.c, submission, self._storage.clock())
         return write.result
 
 
-def _store(c: Connection, submission: Submission) -> StoredValue:
+def _store(c: Connection, submission: Submission, now_s: float) -> StoredValue:
     session_id = submission.session_id
     environment = store_sessions.get_session(c, session_id).environment
     layout = RowLayout(environment.observation_dim, environment.action_dim)
@@ -122,7 +122,7 @@ def _store(c: Connection, submission: Submission) -> StoredValue:
     return StoredValue(
         stored=stored,
         duplicates=batch.count - stored,
-        transitions_count=store_sessions.add_to_count(c, session_id, stored),
+        transitions_count=store_sessions.add_to_count(c, session_id, stored, now_s),
     )
 
 

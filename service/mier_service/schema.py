@@ -2,6 +2,7 @@
 
     sessions ─┬─ model_contexts      (session_id, number)              immutable
               ├─ versions            (session_id, number)              immutable; weights are files named by hash
+              ├─ promotions          which version acted, by whom, why append-only (a trigger refuses updates)
               ├─ transition_batches  (session_id, episode, first_step) append-only; ranges never overlap
               └─ operations          fenced by lease_token
     idempotency_keys                 outlive their session
@@ -46,6 +47,10 @@ sessions = Table(
     Column("active_version", Integer, nullable=False),
     Column("transitions_count", Integer, nullable=False),
     Column("create_time_s", Float, nullable=False),
+    # 1: the active version stays until it is unpinned.
+    Column("pinned", Integer, nullable=False, server_default="0"),
+    # When somebody last used it, to within a sweep: what retention goes by.
+    Column("last_used_s", Float, nullable=False, server_default="0"),
     sqlite_autoincrement=True,
 )
 
@@ -82,7 +87,26 @@ versions = Table(
     Column("seed", Integer),
     Column("configuration_json", Text),
     Column("create_time_s", Float, nullable=False),
+    # Name of the checkpoint; `checkpoint_hash` is its identity.
+    Column("checkpoint", Text, nullable=False, server_default=""),
     Index("versions_weights", "weights_hash"),
+)
+
+promotions = Table(
+    "promotions",
+    metadata,
+    # Order of happening, never reused: the cursor of pages.
+    Column("row", Integer, primary_key=True, autoincrement=True),
+    Column("session_id", Text, _of_session(), nullable=False),
+    Column("kind", Text, nullable=False),
+    # 0 where there was none.
+    Column("from_version", Integer, nullable=False),
+    Column("to_version", Integer, nullable=False),
+    Column("who", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("create_time_s", Float, nullable=False),
+    Index("promotions_session", "session_id", "row"),
+    sqlite_autoincrement=True,
 )
 
 transition_batches = Table(

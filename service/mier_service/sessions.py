@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Callable
 
-from mier_service import store_keys, store_operations, store_sessions
+from mier_service import purging, store_keys, store_promotions, store_sessions
 from mier_service.acting import Acting
+from mier_service.callers import current_caller
 from mier_service.changes import Changes
 from mier_service.checkpoints import Checkpoints
 from mier_service.environments import ExpectedEnvironment, require_fit
 from mier_service.errors import invalid
 from mier_service.offload import BoundedPool
+from mier_service.pages import decode_token, encode_token, require_page_size
 from mier_service.storage import Storage
 from mier_service.store_keys import Retry
+from mier_service.store_promotions import Why
 from mier_service.values import (
     MAX_SEED,
     ModelContextValue,
     Promotion,
+    PromotionKind,
     SessionPage,
     SessionState,
     SessionValue,
@@ -27,9 +29,6 @@ from mier_service.values import (
     VersionPage,
     VersionValue,
 )
-
-DEFAULT_PAGE_SIZE = 100
-MAX_PAGE_SIZE = 1000
 
 
 class Deleted(Value):
@@ -65,7 +64,7 @@ class Sessions:
         require_seed(seed)
         expected_json = expected.model_dump_json(exclude_none=True) if expected else ""
         retry = Retry.of(key, "CreateSession", checkpoint, expected_json, str(seed))
-        return await self._pool.run(self._create, checkpoint, expected, seed, retry)
+        return await self._pool.run(self._create, checkpoint, expected, seed, retry, current_caller())
 
     async def get(self, session_id: str) -> SessionValue:
         return await self._pool.run(self._get, session_id)
@@ -95,7 +94,9 @@ class Sessions:
         size, after = require_page_size(page_size), decode_token(page_token)
         return await self._pool.run(self._versions, session_id, size, after)
 
-    def _create(self, checkpoint: str, expected: ExpectedEnvironment | None, seed: int, retry: Retry) -> SessionValue:
+    def _create(
+        self, checkpoint: str, expected: ExpectedEnvironment | None, seed: int, retry: Retry, who: str
+    ) -> SessionValue:
         with self._storage.store.read() as c:
             if earlier := store_keys.earlier_reply(c, retry):
                 return SessionValue.model_validate_json(earlier)
@@ -130,6 +131,7 @@ class Sessions:
             checkpoint_hash=held.checkpoint.hash,
             transitions_used=0,
             create_time=now,
+            checkpoint=checkpoint,
         )
         with self._storage.once(retry, SessionValue) as write:
             if write.earlier is None:
@@ -138,6 +140,8 @@ class Sessions:
                 if onnx_hash is None:
                     onnx_hash = self._storage.onnx.put(self._checkpoints.export(held))
                 store_sessions.add_version(write.c, session.id, version, onnx_hash)
+                why = Why(PromotionKind.PUBLISH, who, "the session was created", now.timestamp())
+                store_promotions.record(write.c, session.id, 0, version.number, why)
                 write.reply = session
         return write.result
 
@@ -151,23 +155,21 @@ class Sessions:
         return SessionPage(sessions=page, next_page_token=encode_token(more))
 
     def _delete(self, session_id: str, retry: Retry) -> str | None:
-        operation_id = None
-        versions: set[tuple[str, str]] = set()
-        saves: set[str] = set()
+        remains = None
         with self._storage.once(retry, Deleted) as write:
             if write.earlier is None:
-                operation_id = store_operations.unfinished_of_session(write.c, session_id)
-                versions = store_sessions.file_hashes(write.c, session_id)
-                saves = store_operations.save_hashes(write.c, session_id)
-                store_sessions.delete_session(write.c, session_id)
+                remains = purging.remove_rows(write.c, session_id)
                 write.reply = Deleted()
-        self._storage.drop_unused(versions, saves)
-        return operation_id
+        if remains is None:
+            return None
+        purging.remove_files(self._storage, remains)
+        return remains.operation_id
 
     def _set_state(self, session_id: str, state: SessionState, retry: Retry) -> SessionValue:
         with self._storage.once(retry, SessionValue) as write:
             if write.earlier is None:
                 store_sessions.set_state(write.c, session_id, state)
+                store_sessions.touch(write.c, {session_id}, self._storage.clock())
                 write.reply = store_sessions.get_session(write.c, session_id)
         return write.result
 
@@ -175,27 +177,3 @@ class Sessions:
         with self._storage.store.read() as c:
             page, more = store_sessions.list_versions(c, session_id, after, page_size)
         return VersionPage(versions=page, next_page_token=encode_token(more))
-
-
-def require_page_size(page_size: int) -> int:
-    """0 means the default."""
-    if not 0 <= page_size <= MAX_PAGE_SIZE:
-        raise invalid("page_size", f"expected 1 to {MAX_PAGE_SIZE}, or 0 for {DEFAULT_PAGE_SIZE}, got {page_size}")
-    return page_size or DEFAULT_PAGE_SIZE
-
-
-def encode_token(position: int | None) -> str:
-    """Opaque, so that its content can change."""
-    return "" if position is None else base64.urlsafe_b64encode(str(position).encode()).decode()
-
-
-def decode_token(token: str) -> int:
-    if not token:
-        return 0
-    try:
-        position = int(base64.b64decode(token.encode(), altchars=b"-_", validate=True))
-    except (ValueError, binascii.Error, UnicodeEncodeError):
-        position = -1
-    if not 0 <= position < 2**62:
-        raise invalid("page_token", "expected the next_page_token of an earlier page, or nothing")
-    return position

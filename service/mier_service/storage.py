@@ -15,14 +15,13 @@ from typing import Generic, TypeVar
 from sqlalchemy import Connection
 
 from mier_service import store_keys, store_operations, store_sessions
-from mier_service.files import ContentFiles
+from mier_service.layout import DATABASE_FILE, Kind, content_files
 from mier_service.store import Store
 from mier_service.store_keys import Retry
 from mier_service.values import Value
 
 V = TypeVar("V", bound=Value)
-DATABASE_FILE = "mier.sqlite3"
-_KEYS_KEPT_S = 7 * 24 * 3600.0
+KEYS_KEPT_S = 7 * 24 * 3600.0
 
 
 @dataclass
@@ -48,16 +47,16 @@ class Storage:
         folder.mkdir(parents=True, exist_ok=True)
         self.clock = clock
         self.store = Store(folder / DATABASE_FILE, connections)
-        self.weights = ContentFiles(folder / "weights", "safetensors")
-        self.onnx = ContentFiles(folder / "policies", "onnx")
-        self.saves = ContentFiles(folder / "saves", "safetensors")
+        self.weights = content_files(folder, Kind.WEIGHTS)
+        self.onnx = content_files(folder, Kind.POLICIES)
+        self.saves = content_files(folder, Kind.SAVES)
 
     def prepare(self) -> None:
         """At the start of the service, before any worker: migrates, and clears what a crash left behind."""
         self.store.migrate()
         with self.store.write() as c:
             store_operations.expire_leases(c)
-            store_keys.forget_before(c, self.clock() - _KEYS_KEPT_S)
+            store_keys.forget_before(c, self.clock() - KEYS_KEPT_S)
             pairs = store_sessions.file_hashes(c)
             used = (
                 (self.weights, {weights for weights, _ in pairs}),
@@ -89,7 +88,8 @@ class Storage:
                 if store_sessions.onnx_of(c, weights_hash) is None:
                     self.weights.remove(weights_hash)
                     self.onnx.remove(onnx_hash)
-            for save_hash in saves:
+            # Equal sessions learn alike: another one's fine-tune may be at the same point.
+            for save_hash in saves - store_operations.save_hashes(c):
                 self.saves.remove(save_hash)
 
     def close(self) -> None:

@@ -45,9 +45,18 @@ class Store:
         event.listen(self._engine, "begin", _begin)
 
     def migrate(self) -> None:
-        """Brings the tables to this program's schema."""
+        """Brings the tables to this program's schema; refuses those of a later release, and leaves them as they are."""
         config = _alembic()
+        scripts = ScriptDirectory.from_config(config)
+        known = {script.revision for script in scripts.walk_revisions()}
         with _storage_errors(), self._engine.connect() as connection:
+            found = MigrationContext.configure(connection).get_current_revision()
+            if found is not None and found not in known:
+                raise ServiceError(
+                    Reason.STORAGE_UNAVAILABLE,
+                    f"expected a store whose schema is {scripts.get_current_head()} or earlier, got schema {found}: a "
+                    "later release has used it. Start that release, or restore a backup that was made before it",
+                )
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
             connection.commit()
@@ -71,6 +80,14 @@ class Store:
             connection = connection.execution_options(begin="BEGIN IMMEDIATE")
             with connection.begin():
                 yield connection
+
+    def compact(self) -> None:
+        """Writes the database anew without what was deleted, of which pages may keep bytes. Nobody else may use it."""
+        with _storage_errors(), self._engine.connect() as connection:
+            cursor = connection.connection.cursor()
+            cursor.execute("VACUUM")
+            cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            cursor.close()
 
     def close(self) -> None:
         self._engine.dispose()

@@ -64,6 +64,7 @@ def remember(c: Connection, retry: Retry, reply_json: str, now_s: float) -> None
         )
 
 
-def forget_before(c: Connection, time_s: float) -> None:
-    """Drops keys older than that, which bounds their number."""
-    c.execute(delete(keys).where(keys.c.create_time_s < time_s))
+def forget_before(c: Connection, time_s: float, limit: int | None = None) -> None:
+    """Drops keys older than that, the oldest first and at most so many, which bounds their number."""
+    old = select(keys.c.key).where(keys.c.create_time_s < time_s).order_by(keys.c.create_time_s).limit(limit)
+    c.execute(delete(keys).where(keys.c.key.in_(old)))

@@ -18,10 +18,8 @@ from sqlalchemy import Connection, Row, and_, func, insert, or_, select, update
 
 from mier_service.errors import operation_not_found
 from mier_service.schema import operations, sessions
-from mier_service.store_sessions import to_time
+from mier_service.store_sessions import UNFINISHED, to_time
 from mier_service.values import OperationErrorValue, OperationState, OperationValue, SessionState
-
-UNFINISHED = (OperationState.QUEUED.value, OperationState.RUNNING.value)
 
 
 class LeaseLost(Exception):

@@ -9,11 +9,12 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
-from mier_service.errors import session_not_found
-from mier_service.schema import model_contexts, sessions, versions
+from mier_service.errors import session_not_found, version_not_found
+from mier_service.schema import model_contexts, operations, sessions, versions
 from mier_service.values import (
     EnvironmentValue,
     ModelContextValue,
+    OperationState,
     Promotion,
     SessionState,
     SessionValue,
@@ -21,6 +22,10 @@ from mier_service.values import (
     VersionValue,
     WindowValue,
 )
+
+UNFINISHED = (OperationState.QUEUED.value, OperationState.RUNNING.value)
+_IDS_AT_ONCE = 500
+"""SQLite bounds the parameters of a statement."""
 
 
 def to_time(time_s: float) -> datetime:
@@ -49,6 +54,8 @@ def add_session(c: Connection, session: SessionValue) -> None:
             active_version=session.active_version,
             transitions_count=session.transitions_count,
             create_time_s=session.create_time.timestamp(),
+            pinned=int(session.pinned),
+            last_used_s=session.create_time.timestamp(),
         )
     )
     add_model_context(c, session.id, session.model_context)
@@ -71,7 +78,7 @@ def add_model_context(c: Connection, session_id: str, value: ModelContextValue) 
 
 
 def add_version(c: Connection, session_id: str, value: VersionValue, onnx_hash: str) -> None:
-    """Adds the version and makes it the one that acts."""
+    """Adds the version; what makes it act is `store_promotions.swap`."""
     row = value.model_dump(exclude={"policy_context", "create_time"}, mode="json")
     c.execute(
         insert(versions).values(
@@ -82,7 +89,6 @@ def add_version(c: Connection, session_id: str, value: VersionValue, onnx_hash: 
             create_time_s=value.create_time.timestamp(),
         )
     )
-    c.execute(update(sessions).where(sessions.c.id == session_id).values(active_version=value.number))
 
 
 def get_session(c: Connection, session_id: str) -> SessionValue:
@@ -106,12 +112,29 @@ def set_state(c: Connection, session_id: str, state: SessionState) -> None:
     c.execute(update(sessions).where(sessions.c.id == session_id).values(state=state.value))
 
 
-def add_to_count(c: Connection, session_id: str, stored: int) -> int:
-    """Counts new transitions; the new total."""
+def touch(c: Connection, session_ids: set[str], now_s: float) -> None:
+    """They were used now."""
+    ids = sorted(session_ids)
+    for start in range(0, len(ids), _IDS_AT_ONCE):
+        part = ids[start : start + _IDS_AT_ONCE]
+        c.execute(update(sessions).where(sessions.c.id.in_(part)).values(last_used_s=now_s))
+
+
+def unused_since(c: Connection, time_s: float, limit: int, session_id: str | None = None) -> list[str]:
+    """Sessions (or that one alone) that nobody used since and that are not being fine-tuned, longest unused first."""
+    learning = select(operations.c.session_id).where(operations.c.state.in_(UNFINISHED))
+    statement = select(sessions.c.id).where(sessions.c.last_used_s < time_s, sessions.c.id.not_in(learning))
+    if session_id is not None:
+        statement = statement.where(sessions.c.id == session_id)
+    return list(c.execute(statement.order_by(sessions.c.last_used_s).limit(limit)).scalars())
+
+
+def add_to_count(c: Connection, session_id: str, stored: int, now_s: float) -> int:
+    """Counts new transitions, and that the session was used; the new total."""
     statement = (
         update(sessions)
         .where(sessions.c.id == session_id)
-        .values(transitions_count=sessions.c.transitions_count + stored)
+        .values(transitions_count=sessions.c.transitions_count + stored, last_used_s=now_s)
         .returning(sessions.c.transitions_count)
     )
     return int(c.execute(statement).scalar_one())
@@ -129,9 +152,11 @@ def newest_version_number(c: Connection, session_id: str) -> int:
 
 
 def get_version(c: Connection, session_id: str, number: int) -> tuple[VersionValue, str]:
-    """A version, and the hash of its ONNX file."""
+    """A version, and the hash of its ONNX file; refuses an unknown number."""
     statement = select(versions).where(versions.c.session_id == session_id, versions.c.number == number)
-    row = c.execute(statement).one()
+    row = c.execute(statement).one_or_none()
+    if row is None:
+        raise version_not_found(session_id, number)
     return _version(row), row.onnx_hash
 
 
@@ -169,12 +194,18 @@ def count_sessions(c: Connection) -> int:
 
 
 def newest_model_context(c: Connection, session_id: str) -> ModelContextValue:
-    row = c.execute(
-        select(model_contexts)
-        .where(model_contexts.c.session_id == session_id)
-        .order_by(model_contexts.c.number.desc())
-        .limit(1)
-    ).one()
+    m = model_contexts
+    return _model_context(
+        c.execute(select(m).where(m.c.session_id == session_id).order_by(m.c.number.desc()).limit(1)).one()
+    )
+
+
+def get_model_context(c: Connection, session_id: str, number: int) -> ModelContextValue:
+    m = model_contexts
+    return _model_context(c.execute(select(m).where(m.c.session_id == session_id, m.c.number == number)).one())
+
+
+def _model_context(row: Row[Any]) -> ModelContextValue:
     return ModelContextValue(
         number=row.number,
         values=context_list(row.context),
@@ -206,6 +237,7 @@ def _session(c: Connection, row: Row[Any]) -> SessionValue:
         model_context=newest_model_context(c, row.id),
         transitions_count=row.transitions_count,
         create_time=to_time(row.create_time_s),
+        pinned=bool(row.pinned),
     )
 
 
@@ -224,4 +256,5 @@ def _version(row: Row[Any]) -> VersionValue:
         seed=row.seed,
         configuration_json=row.configuration_json,
         create_time=to_time(row.create_time_s),
+        checkpoint=row.checkpoint,
     )

@@ -113,6 +113,7 @@ class SessionValue(Value):
     model_context: ModelContextValue = Field(description="The newest model context.")
     transitions_count: int = Field(description="Transitions stored, each step once.", examples=[400])
     create_time: datetime = Field(description="When it was created (UTC).")
+    pinned: bool = Field(default=False, description="True: the active version stays until it is unpinned.")
 
 
 class VersionOrigin(StrEnum):
@@ -124,7 +125,7 @@ class VersionOrigin(StrEnum):
 
 
 class Promotion(StrEnum):
-    """How a version came to act."""
+    """How a version was judged when it was published; `ungated`: not at all. Whether it acted, promotions tell."""
 
     UNGATED = "ungated"
     PROMOTED = "promoted"
@@ -141,7 +142,7 @@ class VersionValue(Value):
     policy_context: Context
     model_context_number: int = Field(description="The model context it was made with.", examples=[1])
     origin: VersionOrigin = Field(description="What made it.")
-    promotion: Promotion = Field(description="How it came to act.")
+    promotion: Promotion = Field(description="How it was judged; ungated: not at all.")
     operation_id: str | None = Field(default=None, description="The fine-tune that made it; null otherwise.")
     checkpoint_hash: Sha256 = Field(description="The checkpoint it descends from.")
     transitions_used: int = Field(description="Transitions it learned from.", examples=[400])
@@ -150,6 +151,35 @@ class VersionValue(Value):
         default=None, description="Settings of the fine-tune (relabelling included), a JSON object; null otherwise."
     )
     create_time: datetime = Field(description="When it was published (UTC).")
+    checkpoint: str = Field(
+        default="", description="Name of that checkpoint; empty in a reply that was kept from before it was recorded."
+    )
+
+
+class PromotionKind(StrEnum):
+    """What changed which version acts."""
+
+    PUBLISH = "publish"
+    PROMOTE = "promote"
+    ROLLBACK = "rollback"
+    PIN = "pin"
+    UNPIN = "unpin"
+    MOVE = "move"
+
+
+class PromotionRecordValue(Value):
+    """One entry of the record of what acted: only ever added to."""
+
+    kind: PromotionKind = Field(description="What was done.")
+    from_version: int = Field(description="The version that acted before; 0: none.", examples=[3])
+    to_version: int = Field(description="The version that acts from here on; a pin may leave it.", examples=[2])
+    who: str = Field(
+        description="Who did it: the id of the key that was used; anonymous where callers are not asked for one; "
+        "service: an adaptation or a fine-tune.",
+        examples=["anonymous"],
+    )
+    reason: str = Field(description="Why.", examples=["stumbles on turns"])
+    create_time: datetime = Field(description="When (UTC).")
 
 
 class AdaptationValue(Value):
@@ -157,7 +187,7 @@ class AdaptationValue(Value):
 
     model_context: ModelContextValue = Field(description="The new model context.")
     active_version: VersionValue = Field(
-        description="The version that acts now: a new one on shared weights, the same once fine-tuned."
+        description="The version that acts now: a new one on shared weights, the same once fine-tuned or pinned."
     )
     published: bool = Field(description="True if this call published that version.")
     elapsed_ms: float = Field(description="Time of the computation, in milliseconds.", examples=[35.2])
@@ -225,4 +255,11 @@ class VersionPage(Value):
     """A page of versions, oldest first."""
 
     versions: list[VersionValue]
+    next_page_token: str = Field(description="Asks for the next page; empty on the last.", examples=[""])
+
+
+class PromotionPage(Value):
+    """A page of the record of what acted, oldest first."""
+
+    promotions: list[PromotionRecordValue]
     next_page_token: str = Field(description="Asks for the next page; empty on the last.", examples=[""])

@@ -28,7 +28,7 @@ STEPS = 40
 
 @dataclass(frozen=True)
 class Ids:
-    """What calls are about: a session with STEPS transitions, and its operation, which is final."""
+    """What calls are about: a session with STEPS transitions and two versions, and its operation, which is final."""
 
     session: str
     operation: str
@@ -69,6 +69,12 @@ HTTP = {
     "POST /sessions/{session_id}/pause": HttpCall(Scope.ADAPT),
     "POST /sessions/{session_id}/resume": HttpCall(Scope.ADAPT),
     "GET /sessions/{session_id}/versions": HttpCall(Scope.ACT),
+    "POST /sessions/{session_id}/promote": HttpCall(Scope.ADMIN, lambda ids: {"version": 1, "reason": "r"}),
+    "POST /sessions/{session_id}/rollback": HttpCall(Scope.ADMIN, lambda ids: {"reason": "r"}),
+    "POST /sessions/{session_id}/pin": HttpCall(Scope.ADMIN, lambda ids: {"reason": "r"}),
+    "POST /sessions/{session_id}/unpin": HttpCall(Scope.ADMIN, lambda ids: {"reason": "r"}),
+    "POST /sessions/{session_id}/move": HttpCall(Scope.ADMIN, lambda ids: {"checkpoint": REWARD, "reason": "r"}),
+    "GET /sessions/{session_id}/promotions": HttpCall(Scope.ACT),
     "POST /adapt": HttpCall(Scope.ADAPT, lambda ids: {"session_id": ids.session}),
     "POST /finetune": HttpCall(Scope.ADAPT, lambda ids: {"session_id": ids.session, "updates": 20}),
     "GET /operations/{operation_id}": HttpCall(Scope.ADAPT),
@@ -115,6 +121,16 @@ GRPC = {
     "PauseSession": GrpcCall(Scope.ADAPT, lambda ids: pb.PauseSessionRequest(session_id=ids.session)),
     "ResumeSession": GrpcCall(Scope.ADAPT, lambda ids: pb.ResumeSessionRequest(session_id=ids.session)),
     "ListVersions": GrpcCall(Scope.ACT, lambda ids: pb.ListVersionsRequest(session_id=ids.session)),
+    "PromoteVersion": GrpcCall(
+        Scope.ADMIN, lambda ids: pb.PromoteVersionRequest(session_id=ids.session, version=1, reason="r")
+    ),
+    "RollbackVersion": GrpcCall(Scope.ADMIN, lambda ids: pb.RollbackVersionRequest(session_id=ids.session, reason="r")),
+    "PinVersion": GrpcCall(Scope.ADMIN, lambda ids: pb.PinVersionRequest(session_id=ids.session, reason="r")),
+    "UnpinVersion": GrpcCall(Scope.ADMIN, lambda ids: pb.UnpinVersionRequest(session_id=ids.session, reason="r")),
+    "MoveSession": GrpcCall(
+        Scope.ADMIN, lambda ids: pb.MoveSessionRequest(session_id=ids.session, checkpoint=REWARD, reason="r")
+    ),
+    "ListPromotions": GrpcCall(Scope.ACT, lambda ids: pb.ListPromotionsRequest(session_id=ids.session)),
     "SubmitTransitions": GrpcCall(Scope.ADAPT, _batch),
     "SubmitTransitionsStream": GrpcCall(Scope.ADAPT, lambda ids: pb.SubmitTransitionsStreamRequest(batch=_batch(ids))),
     "Adapt": GrpcCall(Scope.ADAPT, lambda ids: pb.AdaptRequest(session_id=ids.session)),

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +17,8 @@ from mier_client.values import Operation, OperationState, Session, Submitted, Wi
 from tests.contract import tiny
 
 CALL_S = 30.0
+LEARN_S = 150.0
+"""For what waits for a worker, which starts with loading torch and has the lowest priority."""
 MEAN = ActQuery(deterministic=True, episode=None, step=None)
 ALL = Window()
 OBSERVATION = np.array([0.3, -0.2, 0.5, 1.0], np.float32)
@@ -49,9 +55,9 @@ def submit(transport: Transport, session: Session, steps: TransitionBatch, key: 
     return transport.submit_transitions(session.id, steps, key, CALL_S)
 
 
-def wait(transport: Transport, operation: Operation) -> Operation:
+def wait(transport: Transport, operation: Operation, within_s: float = LEARN_S) -> Operation:
     """The operation in its final state."""
-    *_, last = transport.watch_operation(operation.id, CALL_S)
+    *_, last = transport.watch_operation(operation.id, within_s)
     assert last.state.final
     return last
 
@@ -61,6 +67,24 @@ def fine_tune(transport: Transport, session: Session, updates: int = 30, seed: i
     done = wait(transport, transport.finetune(session.id, updates, seed, "", CALL_S))
     assert done.state is OperationState.SUCCEEDED, done
     return done
+
+
+def acts(transport: Transport, session: Session) -> tuple[int, str, tuple[float, ...]]:
+    """Which version acts, its weights' hash, and its mean action."""
+    acted = transport.act(session.id, OBSERVATION, MEAN, CALL_S)
+    return acted.policy_version, acted.weights_hash, tuple(acted.action.tolist())
+
+
+def mierctl(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """The command as an operator runs it."""
+    return subprocess.run(
+        [sys.executable, "-m", "mier_service.mierctl", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
 
 
 def refused(reason: str, *words: str) -> pytest.RaisesExc[MierError]:

@@ -9,7 +9,7 @@ import httpx
 
 from mier_service import store_api_keys
 from mier_service.access.keys import ApiKey, Scope, hash_of, id_of, new_key
-from mier_service.storage import DATABASE_FILE
+from mier_service.layout import DATABASE_FILE
 from mier_service.store import Store
 
 KNOWN_WITHIN_S = 20.0

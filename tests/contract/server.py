@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 STOP_WITHIN_S = 30.0
@@ -61,3 +63,16 @@ class Server:
         self._process.stdout.close()
         self._log.close()
         return status
+
+
+@contextmanager
+def serving(checkpoints: Path, data: Path, *flags: str) -> Iterator[Server]:
+    """A server of a test's own, stopped in good order when the block ends, killed if it fails."""
+    server = Server(checkpoints, data, *flags)
+    try:
+        yield server
+    except BaseException:
+        server.kill()
+        raise
+    assert server.stop() == 0
+    assert "Traceback" not in server.log()

@@ -25,7 +25,7 @@ from mier_service.config import ServeConfig
 from mier_service.grpc import GrpcServer
 from tests.contract.conftest import REWARD
 from tests.contract.every_call import GRPC, HTTP, SERVICE, STEPS, HttpCall, Ids, grpc_methods, http_routes
-from tests.contract.helpers import CALL_S, batch
+from tests.contract.helpers import ALL, CALL_S, batch
 from tests.contract.keys import bearer, make_key, migrate, wait_until
 from tests.contract.server import Server
 
@@ -75,6 +75,7 @@ def ids(guarded: Guarded) -> Iterator[Ids]:
     transport = HttpTransport(guarded.server.http, api_key=guarded.good[Scope.ADMIN])
     session = transport.create_session(REWARD, 0, None, "", CALL_S)
     transport.submit_transitions(session.id, batch(STEPS), "", CALL_S)
+    transport.adapt(session.id, ALL, "", CALL_S)
     operation = transport.finetune(session.id, 20, 0, "", CALL_S)
     transport.cancel_operation(operation.id, "", CALL_S)
     yield Ids(session.id, operation.id)

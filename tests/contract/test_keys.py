@@ -18,10 +18,10 @@ from mier_client.values import OperationState, Session
 from mier_service.access.gate import Gate
 from mier_service.access.keys import Scope, hash_of, id_of
 from mier_service.errors import Reason, ServiceError
-from mier_service.storage import DATABASE_FILE
+from mier_service.layout import DATABASE_FILE
 from mier_service.store import Store
 from tests.contract.conftest import REWARD, connect
-from tests.contract.helpers import ALL, CALL_S, MEAN, OBSERVATION, batch, refused, submit
+from tests.contract.helpers import ALL, CALL_S, LEARN_S, MEAN, OBSERVATION, batch, refused, submit
 from tests.contract.keys import bearer, make_key, migrate, revoke, wait_until
 from tests.contract.server import Server
 
@@ -83,7 +83,7 @@ def test_a_bound_key_does_the_whole_loop_on_its_session(guarded: Server, transpo
     submit(robot, own, batch(40))
     robot.adapt(own.id, ALL, "", CALL_S)
     operation = robot.finetune(own.id, 5, 0, "", CALL_S)
-    assert [*robot.watch_operation(operation.id, CALL_S)][-1].state is OperationState.SUCCEEDED
+    assert [*robot.watch_operation(operation.id, LEARN_S)][-1].state is OperationState.SUCCEEDED
     assert robot.cancel_operation(operation.id, "", CALL_S).state is OperationState.SUCCEEDED
     assert robot.act(own.id, OBSERVATION, MEAN, CALL_S).policy_version == 3
     with refused("PERMISSION_DENIED", own.id):
@@ -96,11 +96,36 @@ def test_a_bound_key_does_the_whole_loop_on_its_session(guarded: Server, transpo
         robot.create_session(REWARD, 0, None, "", CALL_S)
     with refused("PERMISSION_DENIED", "admin"):
         robot.delete_session(own.id, "", CALL_S)
+    with refused("PERMISSION_DENIED", "admin"):
+        robot.unpin(own.id, "in the way", "", CALL_S)
     robot.close()
     transport.delete_session(own.id, "", CALL_S)
     left = connect(guarded, kind, _bound(guarded, own, Scope.ADMIN))
     assert left.list_sessions(Page(100, ""), CALL_S) == ([], "")
     left.close()
+
+
+def test_the_record_names_the_key_that_decided(guarded: Server, transport: Transport, admin: str, kind: str) -> None:
+    """Broken on purpose: `enter` without `set_caller`: everybody is anonymous."""
+    session = transport.create_session(REWARD, 0, None, "", CALL_S)
+    key = _bound(guarded, session, Scope.ADMIN)
+    submit(transport, session, batch(40))
+    operator = connect(guarded, kind, key)
+    operator.adapt(session.id, ALL, "", CALL_S)
+    operator.roll_back(session.id, "stumbles", "", CALL_S)
+    transport.pin(session.id, None, "demonstration", "", CALL_S)
+    operator.unpin(session.id, "over", "", CALL_S)
+    operator.move(session.id, REWARD, "it is there already", "", CALL_S)
+    entries = operator.list_promotions(session.id, Page(10, ""), CALL_S)[0]
+    operator.close()
+    mine, bound = id_of(admin), id_of(key)
+    assert [(entry.kind.value, entry.who) for entry in entries] == [
+        ("publish", mine),
+        ("publish", "service"),
+        ("rollback", bound),
+        ("pin", mine),
+        ("unpin", bound),
+    ]
 
 
 def test_a_revoked_key_ends_streams_that_are_open(guarded: Server, transport: Transport, kind: str) -> None:
@@ -112,7 +137,7 @@ def test_a_revoked_key_ends_streams_that_are_open(guarded: Server, transport: Tr
     acting = robot.open_act_stream()
     acting.act(session.id, OBSERVATION, MEAN, CALL_S)
     operation = transport.finetune(session.id, 100_000, 0, "", CALL_S)
-    watching = robot.watch_operation(operation.id, CALL_S)
+    watching = robot.watch_operation(operation.id, LEARN_S)
     next(watching)
     done = json.loads(_mierctl(guarded.data, "revoke", id_of(key) or "", "--json").stdout)
     assert done["state"] == "revoked"

@@ -10,7 +10,7 @@ import pytest
 from mier_client.transport import Page, Transport
 from mier_client.values import OperationState, PolicyVersion, Promotion, Session, VersionOrigin, Window
 from tests.contract.conftest import DYNAMICS
-from tests.contract.helpers import ALL, CALL_S, MEAN, OBSERVATION, batch, fine_tune, refused, submit, wait
+from tests.contract.helpers import ALL, CALL_S, LEARN_S, MEAN, OBSERVATION, batch, fine_tune, refused, submit, wait
 
 
 def _versions(transport: Transport, session: Session) -> list[PolicyVersion]:
@@ -98,7 +98,7 @@ def test_fine_tuning_publishes_a_version_of_its_own(transport: Transport, checkp
     asked = transport.finetune(session.id, 45, 5, "", CALL_S)
     assert (asked.session_id, asked.updates_total, asked.seed) == (session.id, 45, 5)
     assert (asked.transitions_used, asked.start_version) == (40, 2)
-    seen = list(transport.watch_operation(asked.id, CALL_S))
+    seen = list(transport.watch_operation(asked.id, LEARN_S))
     done = [item.updates_done for item in seen]
     assert done == sorted(done)
     assert done[-1] == 45
@@ -143,7 +143,7 @@ def test_the_default_budget_is_the_checkpoints(transport: Transport, session: Se
 def test_a_cancelled_fine_tune_publishes_nothing(transport: Transport, session: Session) -> None:
     submit(transport, session, batch(40))
     asked = transport.finetune(session.id, 1_000_000, 0, "", CALL_S)
-    for seen in transport.watch_operation(asked.id, CALL_S):
+    for seen in transport.watch_operation(asked.id, LEARN_S):
         if seen.updates_done > 0:
             break
     with refused("OPERATION_IN_PROGRESS", asked.id):
@@ -160,7 +160,7 @@ def test_a_paused_fine_tune_goes_on_when_resumed(transport: Transport, session: 
     submit(transport, session, batch(40))
     asked = transport.finetune(session.id, 3000, 0, "", CALL_S)
     paused_at = 0
-    for seen in transport.watch_operation(asked.id, CALL_S):
+    for seen in transport.watch_operation(asked.id, LEARN_S):
         if seen.updates_done > 0 and seen.state is OperationState.RUNNING and not paused_at:
             paused_at = seen.updates_done
             transport.pause(session.id, "", CALL_S)
@@ -177,7 +177,7 @@ def test_a_deleted_session_ends_its_fine_tune(transport: Transport, session: Ses
     submit(transport, session, batch(40))
     asked = transport.finetune(session.id, 1_000_000, 0, "", CALL_S)
     with refused("OPERATION_NOT_FOUND"):
-        for seen in transport.watch_operation(asked.id, CALL_S):
+        for seen in transport.watch_operation(asked.id, LEARN_S):
             if seen.updates_done > 0:
                 transport.delete_session(session.id, "", CALL_S)
 

@@ -41,20 +41,27 @@ def transitions(count: int, seed: int) -> Transitions:
     return Transitions(observation, action, following[:, 2], following, torch.zeros(count))
 
 
-def write(folder: Path, name: str, varies: Varies, seed: int = 0) -> None:
-    """Writes checkpoints/<name>/ under `folder`."""
+def write(
+    folder: Path,
+    name: str,
+    varies: Varies,
+    seed: int = 0,
+    environment: str | None = None,
+    context_dim: int = CONTEXT_DIM,
+) -> None:
+    """Writes checkpoints/<name>/ under `folder`; its environment bears the same name unless another is given."""
     torch.manual_seed(seed)
     configuration = Configuration(
         name="tiny",
-        model=ModelConfig(context_dim=CONTEXT_DIM, hidden=(16, 16)),
+        model=ModelConfig(context_dim=context_dim, hidden=(16, 16)),
         adapt=AdaptConfig(min_transitions=20),
         sac=SacConfig(hidden=(16, 16)),
         finetune=FineTuneConfig(
             updates=60, critic_only_updates=20, batch_size=32, relabel_every_updates=25, relabel_transitions=200
         ),
     )
-    agent = Agent.build(spec(name, varies), configuration, training_tasks=3)
-    agent.training_contexts = torch.randn(3, CONTEXT_DIM)
+    agent = Agent.build(spec(environment or name, varies), configuration, training_tasks=3)
+    agent.training_contexts = torch.randn(3, context_dim)
     episodes = 6
     buffer = RelabelBuffer(
         transitions(episodes * HORIZON_STEPS, seed),

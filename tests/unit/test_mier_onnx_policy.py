@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -107,3 +108,9 @@ def test_weights_keep_their_names_in_the_graph(dynamics_checkpoint: Checkpoint, 
 def test_exporting_again_gives_the_same_bytes(dynamics_checkpoint: Checkpoint, exported: bytes) -> None:
     agent = dynamics_checkpoint.agent
     assert onnx_policy.export(PolicyWeights.of(agent), agent) == exported
+
+
+def test_it_says_nothing_of_the_machine_that_made_it(exported: bytes) -> None:
+    """Broken on purpose: with the exporter's stack traces left in, it names the folder that this code is in."""
+    for place in (Path(onnx_policy.__file__).parent, Path(torch.__file__).parent):
+        assert str(place).encode() not in exported

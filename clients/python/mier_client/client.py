@@ -41,6 +41,7 @@ from mier_client.values import (
     Operation,
     OperationState,
     PolicyVersion,
+    PromotionRecord,
     Session,
     Submitted,
     Window,
@@ -302,6 +303,50 @@ class Client:
     def list_versions(self, session_id: str, *, timeout_s: float | None = None) -> Iterator[PolicyVersion]:
         """The session's policy versions, oldest first, page by page; the deadline is that of each page."""
         return _pages(lambda page: self._call(lambda t: self._transport.list_versions(session_id, page, t), timeout_s))
+
+    # Lineage by hand. Each call makes one step, once, and is kept in the record with its reason.
+
+    def promote(self, session_id: str, version: int, *, reason: str, timeout_s: float | None = None) -> Session:
+        """Makes a version of the session act. Conflict: a version is pinned."""
+        key = _new_key()
+        return self._call(lambda t: self._transport.promote(session_id, version, reason, key, t), timeout_s)
+
+    def roll_back(self, session_id: str, *, reason: str, timeout_s: float | None = None) -> Session:
+        """Makes act what acted before the active version did; again: what acted before that. A version of another
+        checkpoint takes the session back there. Conflict: nothing acted before, or a version is pinned."""
+        key = _new_key()
+        return self._call(lambda t: self._transport.roll_back(session_id, reason, key, t), timeout_s)
+
+    def pin(
+        self, session_id: str, version: int | None = None, *, reason: str, timeout_s: float | None = None
+    ) -> Session:
+        """Makes a version act (the active one if None) and keeps it: later fine-tunes publish versions that do not act,
+        and `adapt` moves the model context only."""
+        key = _new_key()
+        return self._call(lambda t: self._transport.pin(session_id, version, reason, key, t), timeout_s)
+
+    def unpin(self, session_id: str, *, reason: str, timeout_s: float | None = None) -> Session:
+        """Lets what is published next act; until then the active version stays."""
+        key = _new_key()
+        return self._call(lambda t: self._transport.unpin(session_id, reason, key, t), timeout_s)
+
+    def move(self, session_id: str, checkpoint: str, *, reason: str, timeout_s: float | None = None) -> Session:
+        """Takes the session to another checkpoint of the same environment, with its transitions and lineage; the
+        context is adapted anew and a version published under it.
+
+        Conflict: another environment, paused, pinned, or being fine-tuned.
+        """
+        key = _new_key()
+        return self._call(
+            lambda t: self._transport.move(session_id, checkpoint, reason, key, t),
+            self._timeouts.adapt_s if timeout_s is None else timeout_s,
+        )
+
+    def list_promotions(self, session_id: str, *, timeout_s: float | None = None) -> Iterator[PromotionRecord]:
+        """Which version acted, since when, by whom and why; oldest first, page by page, each with the deadline."""
+        return _pages(
+            lambda page: self._call(lambda t: self._transport.list_promotions(session_id, page, t), timeout_s)
+        )
 
     # Operations
 

@@ -19,6 +19,7 @@ from mier_proto.v1 import adaptation_pb2 as pb
 _DOMAIN = "mier"
 _TYPE_PREFIX = "urn:problem-type:mier:"
 """What HTTP's problems are called in full; gRPC sends the reason alone."""
+_PREFIXES = {"VersionOrigin": "VERSION_ORIGIN_", "Promotion": "PROMOTION_", "PromotionKind": "PROMOTION_KIND_"}
 _KINDS: dict[grpc.StatusCode, type[MierError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidRequest,
     grpc.StatusCode.OUT_OF_RANGE: errors.InvalidRequest,
@@ -63,6 +64,7 @@ def session(message: pb.Session) -> values.Session:
         model_context=model_context(message.model_context),
         transitions_count=message.transitions_count,
         create_time=_time(message.create_time),
+        pinned=message.pinned,
     )
 
 
@@ -106,13 +108,25 @@ def policy_version(message: pb.PolicyVersion) -> values.PolicyVersion:
         weights_hash=message.weights_hash,
         policy_context=np.array(message.policy_context, dtype=np.float32),
         model_context_number=message.model_context_number,
-        origin=values.VersionOrigin(_name(pb.VersionOrigin.Name(message.origin), "VERSION_ORIGIN_")),
-        promotion=values.Promotion(_name(pb.Promotion.Name(message.promotion), "PROMOTION_")),
+        origin=values.VersionOrigin(_known("VersionOrigin", message.origin)),
+        promotion=values.Promotion(_known("Promotion", message.promotion)),
         operation_id=message.operation_id or None,
         checkpoint_hash=message.checkpoint_hash,
         transitions_used=message.transitions_used,
         seed=message.seed if message.HasField("seed") else None,
         configuration_json=message.configuration_json or None,
+        create_time=_time(message.create_time),
+        checkpoint=message.checkpoint,
+    )
+
+
+def promotion_record(message: pb.PromotionRecord) -> values.PromotionRecord:
+    return values.PromotionRecord(
+        kind=values.PromotionKind(_known("PromotionKind", message.kind)),
+        from_version=message.from_version,
+        to_version=message.to_version,
+        who=message.who,
+        reason=message.reason,
         create_time=_time(message.create_time),
     )
 
@@ -203,6 +217,14 @@ def _request_id(call: grpc.Call) -> str | None:
 
 def _name(name: str, prefix: str) -> str:
     return name.removeprefix(prefix).lower()
+
+
+def _known(enum: str, number: int) -> str:
+    """What this release calls a number of that enum; a later one may send numbers that have no name here."""
+    values_by_number = pb.DESCRIPTOR.enum_types_by_name[enum].values_by_number
+    if number not in values_by_number:
+        return f"number {number}"
+    return _name(values_by_number[number].name, _PREFIXES[enum])
 
 
 def _time(message: Timestamp) -> datetime:

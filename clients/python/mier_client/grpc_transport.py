@@ -20,6 +20,7 @@ from mier_client.values import (
     FloatArray,
     Operation,
     PolicyVersion,
+    PromotionRecord,
     Session,
     Submitted,
     Window,
@@ -157,6 +158,39 @@ class GrpcTransport:
         with _typed_errors():
             reply = self._stub.ListVersions(request, timeout=timeout_s)
         return [codec.policy_version(version) for version in reply.versions], reply.next_page_token
+
+    def promote(self, session_id: str, version: int, reason: str, key: str, timeout_s: float) -> Session:
+        request = pb.PromoteVersionRequest(session_id=session_id, version=version, reason=reason, idempotency_key=key)
+        with _typed_errors():
+            return codec.session(self._stub.PromoteVersion(request, timeout=timeout_s).session)
+
+    def roll_back(self, session_id: str, reason: str, key: str, timeout_s: float) -> Session:
+        request = pb.RollbackVersionRequest(session_id=session_id, reason=reason, idempotency_key=key)
+        with _typed_errors():
+            return codec.session(self._stub.RollbackVersion(request, timeout=timeout_s).session)
+
+    def pin(self, session_id: str, version: int | None, reason: str, key: str, timeout_s: float) -> Session:
+        request = pb.PinVersionRequest(session_id=session_id, version=version, reason=reason, idempotency_key=key)
+        with _typed_errors():
+            return codec.session(self._stub.PinVersion(request, timeout=timeout_s).session)
+
+    def unpin(self, session_id: str, reason: str, key: str, timeout_s: float) -> Session:
+        request = pb.UnpinVersionRequest(session_id=session_id, reason=reason, idempotency_key=key)
+        with _typed_errors():
+            return codec.session(self._stub.UnpinVersion(request, timeout=timeout_s).session)
+
+    def move(self, session_id: str, checkpoint: str, reason: str, key: str, timeout_s: float) -> Session:
+        request = pb.MoveSessionRequest(
+            session_id=session_id, checkpoint=checkpoint, reason=reason, idempotency_key=key
+        )
+        with _typed_errors():
+            return codec.session(self._stub.MoveSession(request, timeout=timeout_s).session)
+
+    def list_promotions(self, session_id: str, page: Page, timeout_s: float) -> tuple[Sequence[PromotionRecord], str]:
+        request = pb.ListPromotionsRequest(session_id=session_id, page_size=page.size, page_token=page.token)
+        with _typed_errors():
+            reply = self._stub.ListPromotions(request, timeout=timeout_s)
+        return [codec.promotion_record(entry) for entry in reply.promotions], reply.next_page_token
 
     def live(self, timeout_s: float) -> bool:
         self._check_health(timeout_s)

@@ -60,6 +60,7 @@ def session(body: Json) -> values.Session:
         model_context=model_context(body["model_context"]),
         transitions_count=body["transitions_count"],
         create_time=_time(body["create_time"]),
+        pinned=body.get("pinned", False),  # the first release did not say
     )
 
 
@@ -97,6 +98,18 @@ def policy_version(body: Json) -> values.PolicyVersion:
         transitions_used=body["transitions_used"],
         seed=body["seed"],
         configuration_json=body["configuration_json"],
+        create_time=_time(body["create_time"]),
+        checkpoint=body.get("checkpoint", ""),  # the first release did not say
+    )
+
+
+def promotion_record(body: Json) -> values.PromotionRecord:
+    return values.PromotionRecord(
+        kind=values.PromotionKind(body["kind"]),
+        from_version=body["from_version"],
+        to_version=body["to_version"],
+        who=body["who"],
+        reason=body["reason"],
         create_time=_time(body["create_time"]),
     )
 

@@ -22,6 +22,7 @@ from mier_client.values import (
     FloatArray,
     Operation,
     PolicyVersion,
+    PromotionRecord,
     Session,
     Submitted,
     Window,
@@ -130,6 +131,26 @@ class HttpTransport:
         body = self._get(f"/sessions/{_segment(session_id)}/versions", _page_query(page), timeout_s)
         return [codec.policy_version(item) for item in body["versions"]], body["next_page_token"]
 
+    def promote(self, session_id: str, version: int, reason: str, key: str, timeout_s: float) -> Session:
+        return self._decide(session_id, "promote", {"version": version, "reason": reason}, key, timeout_s)
+
+    def roll_back(self, session_id: str, reason: str, key: str, timeout_s: float) -> Session:
+        return self._decide(session_id, "rollback", {"reason": reason}, key, timeout_s)
+
+    def pin(self, session_id: str, version: int | None, reason: str, key: str, timeout_s: float) -> Session:
+        body = {"reason": reason} | ({} if version is None else {"version": version})
+        return self._decide(session_id, "pin", body, key, timeout_s)
+
+    def unpin(self, session_id: str, reason: str, key: str, timeout_s: float) -> Session:
+        return self._decide(session_id, "unpin", {"reason": reason}, key, timeout_s)
+
+    def move(self, session_id: str, checkpoint: str, reason: str, key: str, timeout_s: float) -> Session:
+        return self._decide(session_id, "move", {"checkpoint": checkpoint, "reason": reason}, key, timeout_s)
+
+    def list_promotions(self, session_id: str, page: Page, timeout_s: float) -> tuple[Sequence[PromotionRecord], str]:
+        body = self._get(f"/sessions/{_segment(session_id)}/promotions", _page_query(page), timeout_s)
+        return [codec.promotion_record(item) for item in body["promotions"]], body["next_page_token"]
+
     def live(self, timeout_s: float) -> bool:
         with _typed_errors():
             return self._http.get("/livez", timeout=timeout_s).is_success
@@ -140,6 +161,9 @@ class HttpTransport:
 
     def close(self) -> None:
         self._http.close()
+
+    def _decide(self, session_id: str, what: str, body: Mapping[str, Any], key: str, timeout_s: float) -> Session:
+        return codec.session(self._post(f"/sessions/{_segment(session_id)}/{what}", body, timeout_s, key))
 
     def _get(self, path: str, query: Mapping[str, str], timeout_s: float) -> codec.Json:
         return _object(self._request("GET", path, timeout_s, query=query))

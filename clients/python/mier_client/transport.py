@@ -19,6 +19,7 @@ from mier_client.values import (
     FloatArray,
     Operation,
     PolicyVersion,
+    PromotionRecord,
     Session,
     Submitted,
     Window,
@@ -110,6 +111,20 @@ class Transport(Protocol):
         """What asks for many actions in a row at the least cost that the transport has."""
 
     def list_versions(self, session_id: str, page: Page, timeout_s: float) -> tuple[Sequence[PolicyVersion], str]: ...
+
+    def promote(self, session_id: str, version: int, reason: str, key: str, timeout_s: float) -> Session: ...
+
+    def roll_back(self, session_id: str, reason: str, key: str, timeout_s: float) -> Session: ...
+
+    def pin(self, session_id: str, version: int | None, reason: str, key: str, timeout_s: float) -> Session: ...
+
+    def unpin(self, session_id: str, reason: str, key: str, timeout_s: float) -> Session: ...
+
+    def move(self, session_id: str, checkpoint: str, reason: str, key: str, timeout_s: float) -> Session: ...
+
+    def list_promotions(
+        self, session_id: str, page: Page, timeout_s: float
+    ) -> tuple[Sequence[PromotionRecord], str]: ...
 
     def live(self, timeout_s: float) -> bool: ...
 

@@ -36,15 +36,44 @@ class VersionOrigin(StrEnum):
     CHECKPOINT = "checkpoint"
     ADAPT = "adapt"
     FINE_TUNE = "fine_tune"
+    UNRECOGNIZED = "unrecognized"
+    """Something that a later release of the service knows."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> VersionOrigin:
+        return cls.UNRECOGNIZED
 
 
 class Promotion(StrEnum):
-    """How a version came to act."""
+    """How a version was judged when it was published; ungated: not at all. Whether it acted, promotions tell."""
 
     UNGATED = "ungated"
     PROMOTED = "promoted"
     REJECTED = "rejected"
     INSUFFICIENT_DATA = "insufficient_data"
+    UNRECOGNIZED = "unrecognized"
+    """Something that a later release of the service knows."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> Promotion:
+        return cls.UNRECOGNIZED
+
+
+class PromotionKind(StrEnum):
+    """What changed which version acts."""
+
+    PUBLISH = "publish"
+    PROMOTE = "promote"
+    ROLLBACK = "rollback"
+    PIN = "pin"
+    UNPIN = "unpin"
+    MOVE = "move"
+    UNRECOGNIZED = "unrecognized"
+    """Something that a later release of the service knows."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> PromotionKind:
+        return cls.UNRECOGNIZED
 
 
 class OperationState(StrEnum):
@@ -140,6 +169,8 @@ class Session:
     model_context: ModelContext
     transitions_count: int
     create_time: datetime
+    pinned: bool = False
+    """Whether the active version stays until it is unpinned."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,6 +193,24 @@ class PolicyVersion:
     seed: int | None
     configuration_json: str | None
     """Settings of the fine-tune, as a JSON object."""
+    create_time: datetime
+    checkpoint: str = ""
+    """Name of the checkpoint; empty from a service that does not say."""
+
+
+@dataclass(frozen=True)
+class PromotionRecord:
+    """One entry of the record of what acted."""
+
+    kind: PromotionKind
+    from_version: int
+    """The version that acted before; 0: none."""
+    to_version: int
+    """The version that acts from here on; a pin or an unpin may leave it."""
+    who: str
+    """Id of the key that was used, `anonymous` where callers are not asked for one, `service` where an adaptation or a
+    fine-tune published."""
+    reason: str
     create_time: datetime
 
 

@@ -124,7 +124,7 @@ class _PromotionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Promotion.V
     PROMOTION_UNSPECIFIED: _Promotion.ValueType  # 0
     """Not stated; not legal in a reply."""
     PROMOTION_UNGATED: _Promotion.ValueType  # 1
-    """Made active at once, with no judgement of its quality."""
+    """Not judged: made active at once, unless another version was pinned."""
     PROMOTION_PROMOTED: _Promotion.ValueType  # 2
     """Judged better than the incumbent, and made active."""
     PROMOTION_REJECTED: _Promotion.ValueType  # 3
@@ -133,12 +133,12 @@ class _PromotionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Promotion.V
     """Too little data for a judgement; not made active."""
 
 class Promotion(_Promotion, metaclass=_PromotionEnumTypeWrapper):
-    """How a version came to act."""
+    """How a version was judged when it was published. Whether and when it acted, ListPromotions tells."""
 
 PROMOTION_UNSPECIFIED: Promotion.ValueType  # 0
 """Not stated; not legal in a reply."""
 PROMOTION_UNGATED: Promotion.ValueType  # 1
-"""Made active at once, with no judgement of its quality."""
+"""Not judged: made active at once, unless another version was pinned."""
 PROMOTION_PROMOTED: Promotion.ValueType  # 2
 """Judged better than the incumbent, and made active."""
 PROMOTION_REJECTED: Promotion.ValueType  # 3
@@ -182,6 +182,46 @@ OPERATION_STATE_FAILED: OperationState.ValueType  # 4
 OPERATION_STATE_CANCELLED: OperationState.ValueType  # 5
 """Final: cancelled; nothing was published."""
 Global___OperationState: _TypeAlias = OperationState  # noqa: Y015
+
+class _PromotionKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PromotionKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PromotionKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PROMOTION_KIND_UNSPECIFIED: _PromotionKind.ValueType  # 0
+    """Not stated; not legal in a reply."""
+    PROMOTION_KIND_PUBLISH: _PromotionKind.ValueType  # 1
+    """A version was published and began to act at once."""
+    PROMOTION_KIND_PROMOTE: _PromotionKind.ValueType  # 2
+    """PromoteVersion."""
+    PROMOTION_KIND_ROLLBACK: _PromotionKind.ValueType  # 3
+    """RollbackVersion."""
+    PROMOTION_KIND_PIN: _PromotionKind.ValueType  # 4
+    """PinVersion."""
+    PROMOTION_KIND_UNPIN: _PromotionKind.ValueType  # 5
+    """UnpinVersion."""
+    PROMOTION_KIND_MOVE: _PromotionKind.ValueType  # 6
+    """MoveSession."""
+
+class PromotionKind(_PromotionKind, metaclass=_PromotionKindEnumTypeWrapper):
+    """What changed which version acts."""
+
+PROMOTION_KIND_UNSPECIFIED: PromotionKind.ValueType  # 0
+"""Not stated; not legal in a reply."""
+PROMOTION_KIND_PUBLISH: PromotionKind.ValueType  # 1
+"""A version was published and began to act at once."""
+PROMOTION_KIND_PROMOTE: PromotionKind.ValueType  # 2
+"""PromoteVersion."""
+PROMOTION_KIND_ROLLBACK: PromotionKind.ValueType  # 3
+"""RollbackVersion."""
+PROMOTION_KIND_PIN: PromotionKind.ValueType  # 4
+"""PinVersion."""
+PROMOTION_KIND_UNPIN: PromotionKind.ValueType  # 5
+"""UnpinVersion."""
+PROMOTION_KIND_MOVE: PromotionKind.ValueType  # 6
+"""MoveSession."""
+Global___PromotionKind: _TypeAlias = PromotionKind  # noqa: Y015
 
 @_typing.final
 class Tensor(_message.Message):
@@ -400,6 +440,7 @@ class Session(_message.Message):
     MODEL_CONTEXT_FIELD_NUMBER: _builtins.int
     TRANSITIONS_COUNT_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    PINNED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Chosen by the service."""
     checkpoint: _builtins.str
@@ -414,6 +455,8 @@ class Session(_message.Message):
     """Number of the policy version that acts now; >= 1."""
     transitions_count: _builtins.int
     """Transitions stored, each step counted once."""
+    pinned: _builtins.bool
+    """True: the active version stays until it is unpinned."""
     @_builtins.property
     def environment(self) -> Global___EnvironmentSpec:
         """The environment that observations and actions must fit."""
@@ -439,10 +482,11 @@ class Session(_message.Message):
         model_context: Global___ModelContext | None = ...,
         transitions_count: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        pinned: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "environment", b"environment", "model_context", b"model_context"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_version", b"active_version", "checkpoint", b"checkpoint", "checkpoint_hash", b"checkpoint_hash", "create_time", b"create_time", "environment", b"environment", "id", b"id", "model_context", b"model_context", "seed", b"seed", "state", b"state", "transitions_count", b"transitions_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_version", b"active_version", "checkpoint", b"checkpoint", "checkpoint_hash", b"checkpoint_hash", "create_time", b"create_time", "environment", b"environment", "id", b"id", "model_context", b"model_context", "pinned", b"pinned", "seed", b"seed", "state", b"state", "transitions_count", b"transitions_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -467,6 +511,7 @@ class PolicyVersion(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     CONFIGURATION_JSON_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """1, 2, 3, ... within the session."""
     parent: _builtins.int
@@ -478,7 +523,7 @@ class PolicyVersion(_message.Message):
     origin: Global___VersionOrigin.ValueType
     """What made it."""
     promotion: Global___Promotion.ValueType
-    """How it came to act."""
+    """How it was judged."""
     operation_id: _builtins.str
     """The fine-tune that made it; empty otherwise."""
     checkpoint_hash: _builtins.str
@@ -489,6 +534,8 @@ class PolicyVersion(_message.Message):
     """Seed of the fine-tune that made it; unset otherwise."""
     configuration_json: _builtins.str
     """Settings of the fine-tune (relabelling included) as a JSON object; empty otherwise."""
+    checkpoint: _builtins.str
+    """Name of the checkpoint it descends from."""
     @_builtins.property
     def policy_context(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """The context that the policy acts under. [context_dim]"""
@@ -513,10 +560,11 @@ class PolicyVersion(_message.Message):
         seed: _builtins.int | None = ...,
         configuration_json: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        checkpoint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "create_time", b"create_time", "seed", b"seed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "checkpoint_hash", b"checkpoint_hash", "configuration_json", b"configuration_json", "create_time", b"create_time", "model_context_number", b"model_context_number", "number", b"number", "operation_id", b"operation_id", "origin", b"origin", "parent", b"parent", "policy_context", b"policy_context", "promotion", b"promotion", "seed", b"seed", "transitions_used", b"transitions_used", "weights_hash", b"weights_hash"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "checkpoint", b"checkpoint", "checkpoint_hash", b"checkpoint_hash", "configuration_json", b"configuration_json", "create_time", b"create_time", "model_context_number", b"model_context_number", "number", b"number", "operation_id", b"operation_id", "origin", b"origin", "parent", b"parent", "policy_context", b"policy_context", "promotion", b"promotion", "seed", b"seed", "transitions_used", b"transitions_used", "weights_hash", b"weights_hash"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
@@ -984,7 +1032,7 @@ class AdaptResponse(_message.Message):
 
     @_builtins.property
     def active_version(self) -> Global___PolicyVersion:
-        """The version that acts now. Its number has grown if the session acts on shared weights; once fine-tuned, it stays."""
+        """The version that acts now. Its number has grown if the session acts on shared weights; once fine-tuned or pinned, it stays."""
 
     def __init__(
         self,
@@ -1712,3 +1760,391 @@ class ListVersionsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListVersionsResponse: _TypeAlias = ListVersionsResponse  # noqa: Y015
+
+@_typing.final
+class PromoteVersionRequest(_message.Message):
+    """Asks that a version act."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """Id of the session; required."""
+    version: _builtins.int
+    """Number of the version; >= 1."""
+    reason: _builtins.str
+    """Why; 1 to 500 characters; kept in the record."""
+    idempotency_key: _builtins.str
+    """See the conventions above."""
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        version: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        idempotency_key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idempotency_key", b"idempotency_key", "reason", b"reason", "session_id", b"session_id", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromoteVersionRequest: _TypeAlias = PromoteVersionRequest  # noqa: Y015
+
+@_typing.final
+class PromoteVersionResponse(_message.Message):
+    """The version acts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def session(self) -> Global___Session:
+        """The session."""
+
+    def __init__(
+        self,
+        *,
+        session: Global___Session | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromoteVersionResponse: _TypeAlias = PromoteVersionResponse  # noqa: Y015
+
+@_typing.final
+class RollbackVersionRequest(_message.Message):
+    """Asks that what acted before act again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """Id of the session; required."""
+    reason: _builtins.str
+    """Why; 1 to 500 characters; kept in the record."""
+    idempotency_key: _builtins.str
+    """See the conventions above."""
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        idempotency_key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idempotency_key", b"idempotency_key", "reason", b"reason", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollbackVersionRequest: _TypeAlias = RollbackVersionRequest  # noqa: Y015
+
+@_typing.final
+class RollbackVersionResponse(_message.Message):
+    """The version of before acts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def session(self) -> Global___Session:
+        """The session."""
+
+    def __init__(
+        self,
+        *,
+        session: Global___Session | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollbackVersionResponse: _TypeAlias = RollbackVersionResponse  # noqa: Y015
+
+@_typing.final
+class PinVersionRequest(_message.Message):
+    """Asks that a version act and stay."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """Id of the session; required."""
+    version: _builtins.int
+    """Number of the version; >= 1; unset: the active one."""
+    reason: _builtins.str
+    """Why; 1 to 500 characters; kept in the record."""
+    idempotency_key: _builtins.str
+    """See the conventions above."""
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        version: _builtins.int | None = ...,
+        reason: _builtins.str = ...,
+        idempotency_key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_version", b"_version", "version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_version", b"_version", "idempotency_key", b"idempotency_key", "reason", b"reason", "session_id", b"session_id", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__version: _TypeAlias = _typing.Literal["version"]  # noqa: Y015
+    _WhichOneofArgType__version: _TypeAlias = _typing.Literal["_version", b"_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__version) -> _WhichOneofReturnType__version | None: ...
+
+Global___PinVersionRequest: _TypeAlias = PinVersionRequest  # noqa: Y015
+
+@_typing.final
+class PinVersionResponse(_message.Message):
+    """The version acts and stays."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def session(self) -> Global___Session:
+        """The session."""
+
+    def __init__(
+        self,
+        *,
+        session: Global___Session | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PinVersionResponse: _TypeAlias = PinVersionResponse  # noqa: Y015
+
+@_typing.final
+class UnpinVersionRequest(_message.Message):
+    """Asks that what is published next may act."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """Id of the session; required."""
+    reason: _builtins.str
+    """Why; 1 to 500 characters; kept in the record."""
+    idempotency_key: _builtins.str
+    """See the conventions above."""
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        idempotency_key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idempotency_key", b"idempotency_key", "reason", b"reason", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnpinVersionRequest: _TypeAlias = UnpinVersionRequest  # noqa: Y015
+
+@_typing.final
+class UnpinVersionResponse(_message.Message):
+    """No version is pinned."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def session(self) -> Global___Session:
+        """The session."""
+
+    def __init__(
+        self,
+        *,
+        session: Global___Session | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnpinVersionResponse: _TypeAlias = UnpinVersionResponse  # noqa: Y015
+
+@_typing.final
+class MoveSessionRequest(_message.Message):
+    """Asks for another checkpoint under the session."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """Id of the session; required."""
+    checkpoint: _builtins.str
+    """Name of a checkpoint of the same environment; required."""
+    reason: _builtins.str
+    """Why; 1 to 500 characters; kept in the record."""
+    idempotency_key: _builtins.str
+    """See the conventions above."""
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        checkpoint: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        idempotency_key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "idempotency_key", b"idempotency_key", "reason", b"reason", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MoveSessionRequest: _TypeAlias = MoveSessionRequest  # noqa: Y015
+
+@_typing.final
+class MoveSessionResponse(_message.Message):
+    """The session is on the checkpoint."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def session(self) -> Global___Session:
+        """The session."""
+
+    def __init__(
+        self,
+        *,
+        session: Global___Session | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MoveSessionResponse: _TypeAlias = MoveSessionResponse  # noqa: Y015
+
+@_typing.final
+class PromotionRecord(_message.Message):
+    """One entry of the record of what acted, which is only ever added to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    FROM_VERSION_FIELD_NUMBER: _builtins.int
+    TO_VERSION_FIELD_NUMBER: _builtins.int
+    WHO_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    kind: Global___PromotionKind.ValueType
+    """What was done."""
+    from_version: _builtins.int
+    """Number of the version that acted before; 0: none."""
+    to_version: _builtins.int
+    """Number of the version that acts from here on; a pin or an unpin may leave it."""
+    who: _builtins.str
+    """Who did it: the id of the key that was used, or "anonymous" where callers are not asked for one; "service" where an
+    adaptation or a fine-tune published.
+    """
+    reason: _builtins.str
+    """Why."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        kind: Global___PromotionKind.ValueType = ...,
+        from_version: _builtins.int = ...,
+        to_version: _builtins.int = ...,
+        who: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "from_version", b"from_version", "kind", b"kind", "reason", b"reason", "to_version", b"to_version", "who", b"who"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromotionRecord: _TypeAlias = PromotionRecord  # noqa: Y015
+
+@_typing.final
+class ListPromotionsRequest(_message.Message):
+    """Asks for a page of the record of what acted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """Id of the session; required."""
+    page_size: _builtins.int
+    """At most so many; 1 to 1000, or 0 for 100."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before; empty for the first page."""
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPromotionsRequest: _TypeAlias = ListPromotionsRequest  # noqa: Y015
+
+@_typing.final
+class ListPromotionsResponse(_message.Message):
+    """A page of the record."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROMOTIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Asks for the next page; empty on the last."""
+    @_builtins.property
+    def promotions(self) -> _containers.RepeatedCompositeFieldContainer[Global___PromotionRecord]:
+        """Oldest first."""
+
+    def __init__(
+        self,
+        *,
+        promotions: _abc.Iterable[Global___PromotionRecord] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "promotions", b"promotions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPromotionsResponse: _TypeAlias = ListPromotionsResponse  # noqa: Y015

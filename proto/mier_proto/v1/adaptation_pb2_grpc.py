@@ -120,6 +120,36 @@ class AdaptationServiceStub:
                 request_serializer=mier__proto_dot_v1_dot_adaptation__pb2.ListVersionsRequest.SerializeToString,
                 response_deserializer=mier__proto_dot_v1_dot_adaptation__pb2.ListVersionsResponse.FromString,
                 _registered_method=True)
+        self.PromoteVersion = channel.unary_unary(
+                '/mier_proto.v1.AdaptationService/PromoteVersion',
+                request_serializer=mier__proto_dot_v1_dot_adaptation__pb2.PromoteVersionRequest.SerializeToString,
+                response_deserializer=mier__proto_dot_v1_dot_adaptation__pb2.PromoteVersionResponse.FromString,
+                _registered_method=True)
+        self.RollbackVersion = channel.unary_unary(
+                '/mier_proto.v1.AdaptationService/RollbackVersion',
+                request_serializer=mier__proto_dot_v1_dot_adaptation__pb2.RollbackVersionRequest.SerializeToString,
+                response_deserializer=mier__proto_dot_v1_dot_adaptation__pb2.RollbackVersionResponse.FromString,
+                _registered_method=True)
+        self.PinVersion = channel.unary_unary(
+                '/mier_proto.v1.AdaptationService/PinVersion',
+                request_serializer=mier__proto_dot_v1_dot_adaptation__pb2.PinVersionRequest.SerializeToString,
+                response_deserializer=mier__proto_dot_v1_dot_adaptation__pb2.PinVersionResponse.FromString,
+                _registered_method=True)
+        self.UnpinVersion = channel.unary_unary(
+                '/mier_proto.v1.AdaptationService/UnpinVersion',
+                request_serializer=mier__proto_dot_v1_dot_adaptation__pb2.UnpinVersionRequest.SerializeToString,
+                response_deserializer=mier__proto_dot_v1_dot_adaptation__pb2.UnpinVersionResponse.FromString,
+                _registered_method=True)
+        self.MoveSession = channel.unary_unary(
+                '/mier_proto.v1.AdaptationService/MoveSession',
+                request_serializer=mier__proto_dot_v1_dot_adaptation__pb2.MoveSessionRequest.SerializeToString,
+                response_deserializer=mier__proto_dot_v1_dot_adaptation__pb2.MoveSessionResponse.FromString,
+                _registered_method=True)
+        self.ListPromotions = channel.unary_unary(
+                '/mier_proto.v1.AdaptationService/ListPromotions',
+                request_serializer=mier__proto_dot_v1_dot_adaptation__pb2.ListPromotionsRequest.SerializeToString,
+                response_deserializer=mier__proto_dot_v1_dot_adaptation__pb2.ListPromotionsResponse.FromString,
+                _registered_method=True)
 
 
 class AdaptationServiceServicer:
@@ -252,6 +282,53 @@ class AdaptationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PromoteVersion(self, request, context):
+        """Makes a version of the session act, in one step. NOT_FOUND: no such session or version. FAILED_PRECONDITION: a version
+        is pinned. UNAVAILABLE: the version's file is damaged, and what acted goes on acting.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollbackVersion(self, request, context):
+        """Makes act what acted before the active version did; again: what acted before that. A version of another checkpoint takes
+        the session back there. FAILED_PRECONDITION: nothing acted before, or a version is pinned.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PinVersion(self, request, context):
+        """Makes a version act and keeps it until it is unpinned, or another is pinned: later fine-tunes publish versions that do not
+        act, and Adapt moves the model context only. NOT_FOUND: no such session or version.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnpinVersion(self, request, context):
+        """Lets what is published next act. Until then the active version stays.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MoveSession(self, request, context):
+        """Takes the session to another checkpoint of the same environment. Transitions and lineage stay; the context is adapted anew
+        and a version of the new checkpoint's weights published under it (under the prior, if there are too few transitions).
+        FAILED_PRECONDITION: another environment (each difference is named), paused, pinned, or being fine-tuned.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPromotions(self, request, context):
+        """Reads which version acted, since when, by whom and why; oldest first, in pages.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdaptationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -339,6 +416,36 @@ def add_AdaptationServiceServicer_to_server(servicer, server):
                     servicer.ListVersions,
                     request_deserializer=mier__proto_dot_v1_dot_adaptation__pb2.ListVersionsRequest.FromString,
                     response_serializer=mier__proto_dot_v1_dot_adaptation__pb2.ListVersionsResponse.SerializeToString,
+            ),
+            'PromoteVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.PromoteVersion,
+                    request_deserializer=mier__proto_dot_v1_dot_adaptation__pb2.PromoteVersionRequest.FromString,
+                    response_serializer=mier__proto_dot_v1_dot_adaptation__pb2.PromoteVersionResponse.SerializeToString,
+            ),
+            'RollbackVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollbackVersion,
+                    request_deserializer=mier__proto_dot_v1_dot_adaptation__pb2.RollbackVersionRequest.FromString,
+                    response_serializer=mier__proto_dot_v1_dot_adaptation__pb2.RollbackVersionResponse.SerializeToString,
+            ),
+            'PinVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.PinVersion,
+                    request_deserializer=mier__proto_dot_v1_dot_adaptation__pb2.PinVersionRequest.FromString,
+                    response_serializer=mier__proto_dot_v1_dot_adaptation__pb2.PinVersionResponse.SerializeToString,
+            ),
+            'UnpinVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnpinVersion,
+                    request_deserializer=mier__proto_dot_v1_dot_adaptation__pb2.UnpinVersionRequest.FromString,
+                    response_serializer=mier__proto_dot_v1_dot_adaptation__pb2.UnpinVersionResponse.SerializeToString,
+            ),
+            'MoveSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.MoveSession,
+                    request_deserializer=mier__proto_dot_v1_dot_adaptation__pb2.MoveSessionRequest.FromString,
+                    response_serializer=mier__proto_dot_v1_dot_adaptation__pb2.MoveSessionResponse.SerializeToString,
+            ),
+            'ListPromotions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPromotions,
+                    request_deserializer=mier__proto_dot_v1_dot_adaptation__pb2.ListPromotionsRequest.FromString,
+                    response_serializer=mier__proto_dot_v1_dot_adaptation__pb2.ListPromotionsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -801,6 +908,168 @@ class AdaptationService:
             '/mier_proto.v1.AdaptationService/ListVersions',
             mier__proto_dot_v1_dot_adaptation__pb2.ListVersionsRequest.SerializeToString,
             mier__proto_dot_v1_dot_adaptation__pb2.ListVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PromoteVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mier_proto.v1.AdaptationService/PromoteVersion',
+            mier__proto_dot_v1_dot_adaptation__pb2.PromoteVersionRequest.SerializeToString,
+            mier__proto_dot_v1_dot_adaptation__pb2.PromoteVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollbackVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mier_proto.v1.AdaptationService/RollbackVersion',
+            mier__proto_dot_v1_dot_adaptation__pb2.RollbackVersionRequest.SerializeToString,
+            mier__proto_dot_v1_dot_adaptation__pb2.RollbackVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PinVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mier_proto.v1.AdaptationService/PinVersion',
+            mier__proto_dot_v1_dot_adaptation__pb2.PinVersionRequest.SerializeToString,
+            mier__proto_dot_v1_dot_adaptation__pb2.PinVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnpinVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mier_proto.v1.AdaptationService/UnpinVersion',
+            mier__proto_dot_v1_dot_adaptation__pb2.UnpinVersionRequest.SerializeToString,
+            mier__proto_dot_v1_dot_adaptation__pb2.UnpinVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MoveSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mier_proto.v1.AdaptationService/MoveSession',
+            mier__proto_dot_v1_dot_adaptation__pb2.MoveSessionRequest.SerializeToString,
+            mier__proto_dot_v1_dot_adaptation__pb2.MoveSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPromotions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mier_proto.v1.AdaptationService/ListPromotions',
+            mier__proto_dot_v1_dot_adaptation__pb2.ListPromotionsRequest.SerializeToString,
+            mier__proto_dot_v1_dot_adaptation__pb2.ListPromotionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

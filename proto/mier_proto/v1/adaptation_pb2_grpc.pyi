@@ -99,6 +99,27 @@ class AdaptationServiceStub:
     """Lets learning go on."""
     ListVersions: _grpc.UnaryUnaryMultiCallable[_adaptation_pb2.ListVersionsRequest, _adaptation_pb2.ListVersionsResponse]
     """Reads a session's policy versions, oldest first, in pages."""
+    PromoteVersion: _grpc.UnaryUnaryMultiCallable[_adaptation_pb2.PromoteVersionRequest, _adaptation_pb2.PromoteVersionResponse]
+    """Makes a version of the session act, in one step. NOT_FOUND: no such session or version. FAILED_PRECONDITION: a version
+    is pinned. UNAVAILABLE: the version's file is damaged, and what acted goes on acting.
+    """
+    RollbackVersion: _grpc.UnaryUnaryMultiCallable[_adaptation_pb2.RollbackVersionRequest, _adaptation_pb2.RollbackVersionResponse]
+    """Makes act what acted before the active version did; again: what acted before that. A version of another checkpoint takes
+    the session back there. FAILED_PRECONDITION: nothing acted before, or a version is pinned.
+    """
+    PinVersion: _grpc.UnaryUnaryMultiCallable[_adaptation_pb2.PinVersionRequest, _adaptation_pb2.PinVersionResponse]
+    """Makes a version act and keeps it until it is unpinned, or another is pinned: later fine-tunes publish versions that do not
+    act, and Adapt moves the model context only. NOT_FOUND: no such session or version.
+    """
+    UnpinVersion: _grpc.UnaryUnaryMultiCallable[_adaptation_pb2.UnpinVersionRequest, _adaptation_pb2.UnpinVersionResponse]
+    """Lets what is published next act. Until then the active version stays."""
+    MoveSession: _grpc.UnaryUnaryMultiCallable[_adaptation_pb2.MoveSessionRequest, _adaptation_pb2.MoveSessionResponse]
+    """Takes the session to another checkpoint of the same environment. Transitions and lineage stay; the context is adapted anew
+    and a version of the new checkpoint's weights published under it (under the prior, if there are too few transitions).
+    FAILED_PRECONDITION: another environment (each difference is named), paused, pinned, or being fine-tuned.
+    """
+    ListPromotions: _grpc.UnaryUnaryMultiCallable[_adaptation_pb2.ListPromotionsRequest, _adaptation_pb2.ListPromotionsResponse]
+    """Reads which version acted, since when, by whom and why; oldest first, in pages."""
 
 @_typing.type_check_only
 class AdaptationServiceAsyncStub(AdaptationServiceStub):
@@ -153,6 +174,27 @@ class AdaptationServiceAsyncStub(AdaptationServiceStub):
     """Lets learning go on."""
     ListVersions: _aio.UnaryUnaryMultiCallable[_adaptation_pb2.ListVersionsRequest, _adaptation_pb2.ListVersionsResponse]  # type: ignore[assignment]
     """Reads a session's policy versions, oldest first, in pages."""
+    PromoteVersion: _aio.UnaryUnaryMultiCallable[_adaptation_pb2.PromoteVersionRequest, _adaptation_pb2.PromoteVersionResponse]  # type: ignore[assignment]
+    """Makes a version of the session act, in one step. NOT_FOUND: no such session or version. FAILED_PRECONDITION: a version
+    is pinned. UNAVAILABLE: the version's file is damaged, and what acted goes on acting.
+    """
+    RollbackVersion: _aio.UnaryUnaryMultiCallable[_adaptation_pb2.RollbackVersionRequest, _adaptation_pb2.RollbackVersionResponse]  # type: ignore[assignment]
+    """Makes act what acted before the active version did; again: what acted before that. A version of another checkpoint takes
+    the session back there. FAILED_PRECONDITION: nothing acted before, or a version is pinned.
+    """
+    PinVersion: _aio.UnaryUnaryMultiCallable[_adaptation_pb2.PinVersionRequest, _adaptation_pb2.PinVersionResponse]  # type: ignore[assignment]
+    """Makes a version act and keeps it until it is unpinned, or another is pinned: later fine-tunes publish versions that do not
+    act, and Adapt moves the model context only. NOT_FOUND: no such session or version.
+    """
+    UnpinVersion: _aio.UnaryUnaryMultiCallable[_adaptation_pb2.UnpinVersionRequest, _adaptation_pb2.UnpinVersionResponse]  # type: ignore[assignment]
+    """Lets what is published next act. Until then the active version stays."""
+    MoveSession: _aio.UnaryUnaryMultiCallable[_adaptation_pb2.MoveSessionRequest, _adaptation_pb2.MoveSessionResponse]  # type: ignore[assignment]
+    """Takes the session to another checkpoint of the same environment. Transitions and lineage stay; the context is adapted anew
+    and a version of the new checkpoint's weights published under it (under the prior, if there are too few transitions).
+    FAILED_PRECONDITION: another environment (each difference is named), paused, pinned, or being fine-tuned.
+    """
+    ListPromotions: _aio.UnaryUnaryMultiCallable[_adaptation_pb2.ListPromotionsRequest, _adaptation_pb2.ListPromotionsResponse]  # type: ignore[assignment]
+    """Reads which version acted, since when, by whom and why; oldest first, in pages."""
 
 class AdaptationServiceServicer(metaclass=_abc_1.ABCMeta):
     """Adapts a policy to a task that nobody trained for, and acts with it."""
@@ -306,5 +348,62 @@ class AdaptationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_adaptation_pb2.ListVersionsResponse, _abc.Awaitable[_adaptation_pb2.ListVersionsResponse]]:
         """Reads a session's policy versions, oldest first, in pages."""
+
+    @_abc_1.abstractmethod
+    def PromoteVersion(
+        self,
+        request: _adaptation_pb2.PromoteVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_adaptation_pb2.PromoteVersionResponse, _abc.Awaitable[_adaptation_pb2.PromoteVersionResponse]]:
+        """Makes a version of the session act, in one step. NOT_FOUND: no such session or version. FAILED_PRECONDITION: a version
+        is pinned. UNAVAILABLE: the version's file is damaged, and what acted goes on acting.
+        """
+
+    @_abc_1.abstractmethod
+    def RollbackVersion(
+        self,
+        request: _adaptation_pb2.RollbackVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_adaptation_pb2.RollbackVersionResponse, _abc.Awaitable[_adaptation_pb2.RollbackVersionResponse]]:
+        """Makes act what acted before the active version did; again: what acted before that. A version of another checkpoint takes
+        the session back there. FAILED_PRECONDITION: nothing acted before, or a version is pinned.
+        """
+
+    @_abc_1.abstractmethod
+    def PinVersion(
+        self,
+        request: _adaptation_pb2.PinVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_adaptation_pb2.PinVersionResponse, _abc.Awaitable[_adaptation_pb2.PinVersionResponse]]:
+        """Makes a version act and keeps it until it is unpinned, or another is pinned: later fine-tunes publish versions that do not
+        act, and Adapt moves the model context only. NOT_FOUND: no such session or version.
+        """
+
+    @_abc_1.abstractmethod
+    def UnpinVersion(
+        self,
+        request: _adaptation_pb2.UnpinVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_adaptation_pb2.UnpinVersionResponse, _abc.Awaitable[_adaptation_pb2.UnpinVersionResponse]]:
+        """Lets what is published next act. Until then the active version stays."""
+
+    @_abc_1.abstractmethod
+    def MoveSession(
+        self,
+        request: _adaptation_pb2.MoveSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_adaptation_pb2.MoveSessionResponse, _abc.Awaitable[_adaptation_pb2.MoveSessionResponse]]:
+        """Takes the session to another checkpoint of the same environment. Transitions and lineage stay; the context is adapted anew
+        and a version of the new checkpoint's weights published under it (under the prior, if there are too few transitions).
+        FAILED_PRECONDITION: another environment (each difference is named), paused, pinned, or being fine-tuned.
+        """
+
+    @_abc_1.abstractmethod
+    def ListPromotions(
+        self,
+        request: _adaptation_pb2.ListPromotionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_adaptation_pb2.ListPromotionsResponse, _abc.Awaitable[_adaptation_pb2.ListPromotionsResponse]]:
+        """Reads which version acted, since when, by whom and why; oldest first, in pages."""
 
 def add_AdaptationServiceServicer_to_server(servicer: AdaptationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

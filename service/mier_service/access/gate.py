@@ -20,6 +20,7 @@ from typing import NoReturn
 
 from mier_service import store_api_keys
 from mier_service.access.keys import ApiKey, Scope, id_of
+from mier_service.callers import set_caller
 from mier_service.errors import Reason, ServiceError
 from mier_service.store import Store
 
@@ -93,6 +94,7 @@ class Gate:
             _unauthenticated("the key is unknown: use one that `mierctl keys create` made for this service")
         self._require_good(key)
         _calling.set(key_id)
+        set_caller(key_id)
 
     def caller(self) -> Caller:
         """Who makes the call under way; refuses it if its key has ended in the meantime."""

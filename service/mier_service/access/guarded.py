@@ -18,11 +18,14 @@ from mier_service.core import Core
 from mier_service.environments import ExpectedEnvironment
 from mier_service.errors import Reason, ServiceError
 from mier_service.learning import Learning
+from mier_service.lineage import Lineage
+from mier_service.moving import Moving
 from mier_service.recording import Recording, Submission
 from mier_service.sessions import Sessions
 from mier_service.values import (
     AdaptationValue,
     OperationValue,
+    PromotionPage,
     SessionPage,
     SessionValue,
     StoredValue,
@@ -143,6 +146,46 @@ class GuardedLearning:
         return value
 
 
+class GuardedLineage:
+    """See `Lineage`. Deciding by hand is the operator's: who learns cannot undo a pin that holds against learning."""
+
+    def __init__(self, plain: Lineage, gate: Gate) -> None:
+        self._plain = plain
+        self._gate = gate
+
+    async def promote(self, session_id: str, version: int, reason: str, key: str) -> SessionValue:
+        self._gate.require(Scope.ADMIN, session_id)
+        return await self._plain.promote(session_id, version, reason, key)
+
+    async def roll_back(self, session_id: str, reason: str, key: str) -> SessionValue:
+        self._gate.require(Scope.ADMIN, session_id)
+        return await self._plain.roll_back(session_id, reason, key)
+
+    async def pin(self, session_id: str, version: int | None, reason: str, key: str) -> SessionValue:
+        self._gate.require(Scope.ADMIN, session_id)
+        return await self._plain.pin(session_id, version, reason, key)
+
+    async def unpin(self, session_id: str, reason: str, key: str) -> SessionValue:
+        self._gate.require(Scope.ADMIN, session_id)
+        return await self._plain.unpin(session_id, reason, key)
+
+    async def promotions(self, session_id: str, page_size: int, page_token: str) -> PromotionPage:
+        self._gate.require(Scope.ACT, session_id)
+        return await self._plain.promotions(session_id, page_size, page_token)
+
+
+class GuardedMoving:
+    """See `Moving`."""
+
+    def __init__(self, plain: Moving, gate: Gate) -> None:
+        self._plain = plain
+        self._gate = gate
+
+    async def move(self, session_id: str, checkpoint: str, reason: str, key: str) -> SessionValue:
+        self._gate.require(Scope.ADMIN, session_id)
+        return await self._plain.move(session_id, checkpoint, reason, key)
+
+
 class GuardedActing:
     """See `Acting`. Costs an act two look-ups in memory."""
 
@@ -173,6 +216,8 @@ class GuardedCore:
     recording: GuardedRecording
     learning: GuardedLearning
     acting: GuardedActing
+    lineage: GuardedLineage
+    moving: GuardedMoving
 
     @staticmethod
     def of(core: Core, gate: Gate) -> GuardedCore:
@@ -181,4 +226,6 @@ class GuardedCore:
             GuardedRecording(core.recording, gate),
             GuardedLearning(core.learning, gate),
             GuardedActing(core.acting, gate),
+            GuardedLineage(core.lineage, gate),
+            GuardedMoving(core.moving, gate),
         )

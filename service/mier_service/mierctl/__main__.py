@@ -1,4 +1,4 @@
-"""The command `mierctl`: one file for each group of subcommands, joined here.
+"""The command `mierctl`: one file for each subcommand or group of them, joined here.
 
 Exit status: 0 done; 1 refused or failed, with the reason in one line on standard error; 2 the command line is wrong.
 """
@@ -9,31 +9,33 @@ import sys
 
 import typer
 
+from mier_service.backups import BackupError
 from mier_service.config import CannotStart
 from mier_service.errors import ServiceError
 from mier_service.mierctl import keys
+from mier_service.mierctl.backup import backup
 from mier_service.mierctl.output import Refused
+from mier_service.mierctl.purge import purge
+from mier_service.mierctl.restore import restore
 
 app = typer.Typer(
     name="mierctl",
-    help="Looks after a service's data folder, also while the service runs.",
+    help="Looks after a service's data folder; all but purge also while the service runs.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command()(backup)
+app.command()(restore)
+app.command()(purge)
 app.add_typer(keys.app, name="keys")
-
-
-@app.callback()
-def _group() -> None:
-    """Keeps `keys` a subcommand even while it is the only one."""
 
 
 def main() -> None:
     """The command line."""
     try:
         app()
-    except (Refused, CannotStart) as error:
+    except (Refused, BackupError, CannotStart) as error:
         _fail(str(error))
     except ServiceError as error:
         _fail(error.detail)

@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from mier_service.data_lock import lock_data
+from mier_service.layout import DATABASE_FILE
 from mier_service.mierctl.output import Refused
-from mier_service.storage import DATABASE_FILE
 from mier_service.store import Store
 
 Data = Annotated[Path, typer.Option("--data", envvar="MIER_DATA", help="The service's data folder.")]
@@ -19,15 +19,19 @@ DEFAULT_DATA = Path("mier-data")
 """As for `mier-serve`."""
 
 
+def require_data_folder(data: Path) -> None:
+    if not (data / DATABASE_FILE).is_file():
+        raise Refused(f"{data} is no data folder of a service (it has no {DATABASE_FILE}): give --data the right one")
+
+
 @contextmanager
 def open_store(data: Path, *, make: bool = False) -> Iterator[Store]:
     """The store of the folder, brought to this program's schema unless a service has it open; `make`: a folder that is
     not there is made. Refuses a running service of another schema, which only its own `mierctl` may write to."""
-    path = data / DATABASE_FILE
-    if not make and not path.is_file():
-        raise Refused(f"{data} is no data folder of a service (it has no {DATABASE_FILE}): give --data the right one")
+    if not make:
+        require_data_folder(data)
     lock = lock_data(data)
-    store = Store(path, connections=1)
+    store = Store(data / DATABASE_FILE, connections=1)
     try:
         if lock is not None:
             with lock:

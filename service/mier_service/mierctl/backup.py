@@ -1,0 +1,29 @@
+"""`mierctl backup`: a copy of everything durable, also while the service runs."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mier_service.backups import back_up
+from mier_service.mierctl.data_folder import DEFAULT_DATA, Data
+from mier_service.mierctl.output import note
+
+
+def backup(
+    dest: Annotated[Path, typer.Argument(help="Folder to make; it must not be there yet, or be empty.")],
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Copies a data folder to DEST, one consistent moment of it; its service may be running."""
+    made = back_up(data, dest, time.time())
+    size_mib = sum(file.size_bytes for file in made.files.values()) / 2**20
+    print(
+        f"{dest}: sessions: {made.sessions}, transitions: {made.transitions}, "
+        f"files: {len(made.files)} ({size_mib:.1f} MiB)"
+    )
+    if made.checkpoints:
+        names = ", ".join(f"{name} ({digest[:12]}...)" for digest, name in sorted(made.checkpoints.items()))
+        note(f"checkpoints are not part of it; its sessions are on: {names}")

@@ -1,0 +1,67 @@
+"""`mierctl purge`: deletes sessions for good, while no service runs on the folder."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from mier_service import purging, store_sessions
+from mier_service.data_lock import lock_data
+from mier_service.mierctl.data_folder import DEFAULT_DATA, Data, require_data_folder
+from mier_service.mierctl.output import Refused, note
+from mier_service.storage import Storage
+
+_DAY_S = 24 * 3600.0
+_ALL = 2**31
+
+
+def purge(
+    session: Annotated[
+        list[str] | None, typer.Option(help="Id of a session to delete; may be given several times.")
+    ] = None,
+    idle_days: Annotated[
+        float | None,
+        typer.Option(help="Delete those that nobody used for so many days and that are not being fine-tuned."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which.")] = False,
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Deletes sessions with all their data, so that no byte of it stays in the store; no service may be running."""
+    if bool(session) == (idle_days is not None):
+        raise Refused("expected either --session with ids or --idle-days, and not both: say which sessions are to go")
+    if idle_days is not None and not idle_days > 0:
+        raise Refused(f"expected --idle-days above 0, got {idle_days:g}")
+    require_data_folder(data)
+    lock = lock_data(data)
+    if lock is None:
+        raise Refused(
+            f"a service is running on {data}: stop it, or delete sessions by its own calls (DELETE /sessions/ID, "
+            "--keep-idle-sessions-s)"
+        )
+    with lock:
+        storage = Storage(data, connections=1, clock=time.time)
+        try:
+            storage.prepare()
+            _purge(storage, session or [], idle_days, dry_run)
+        finally:
+            storage.close()
+
+
+def _purge(storage: Storage, session: list[str], idle_days: float | None, dry_run: bool) -> None:
+    with storage.store.read() as c:
+        for session_id in session:
+            store_sessions.require_session(c, session_id)
+        chosen = list(dict.fromkeys(session))
+        if idle_days is not None:
+            chosen = store_sessions.unused_since(c, storage.clock() - idle_days * _DAY_S, _ALL)
+    for session_id in chosen:
+        print(session_id)
+        if not dry_run:
+            with storage.store.write() as c:
+                remains = purging.remove_rows(c, session_id)
+            purging.remove_files(storage, remains)
+    if chosen and not dry_run:
+        storage.store.compact()
+    note(f"{len(chosen)} sessions {'would be ' if dry_run else ''}deleted")

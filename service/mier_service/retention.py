@@ -1,0 +1,102 @@
+"""Upkeep: writes down which sessions were used, and deletes what the settings say is kept no longer.
+
+Invariants
+- A sweep is bounded: so many sessions, so many idempotency keys; the rest waits for the next.
+- A session that acts is used, though acting writes nothing: what acted is written down at each sweep and at the end.
+- Time in which the service did not run does not count: nobody could have used the session then.
+- A session that is being fine-tuned stays, however long that takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from mier_service import purging, store_keys, store_sessions
+from mier_service.acting import Acting
+from mier_service.errors import ServiceError
+from mier_service.offload import BoundedPool
+from mier_service.purging import Remains
+from mier_service.storage import KEYS_KEPT_S, Storage
+
+_MAX_SESSIONS = 20
+_MAX_KEYS = 1000
+_log = structlog.get_logger(__name__)
+
+
+class Retention:
+    """Belongs to the event loop."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        acting: Acting,
+        pool: BoundedPool,
+        keep_idle_sessions_s: float | None,
+        every_s: float,
+    ) -> None:
+        self._storage = storage
+        self._acting = acting
+        self._pool = pool
+        self._keep_s = keep_idle_sessions_s
+        self._every_s = every_s
+        self._since_s = storage.clock()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await asyncio.sleep(self._every_s)
+            try:
+                await self.sweep()
+            except (ServiceError, OSError) as error:
+                _log.warning("sweep_failed", error=str(error))
+
+    async def sweep(self) -> int:
+        """Once; how many sessions were deleted."""
+        await self.write_down_use()
+        await self._pool.run(self._forget_keys)
+        now_s = self._storage.clock()
+        if self._keep_s is None or now_s - self._since_s < self._keep_s:
+            return 0
+        deleted = 0
+        for session_id in await self._pool.run(self._idle, now_s - self._keep_s):
+            if self._acting.acted_since_asked(session_id):
+                continue
+            remains = await self._pool.run(self._delete, session_id, now_s - self._keep_s)
+            if remains is None:
+                continue
+            deleted += 1
+            self._acting.forget(session_id)
+            _log.info("idle_session_deleted", session=session_id, kept_s=self._keep_s)
+        return deleted
+
+    async def write_down_use(self) -> None:
+        """Makes durable which sessions acted since the last time."""
+        acted = self._acting.take_acted()
+        if acted:
+            try:
+                await self._pool.run(self._touch, acted)
+            except ServiceError:
+                self._acting.give_back_acted(acted)
+                raise
+
+    def _touch(self, session_ids: set[str]) -> None:
+        with self._storage.store.write() as c:
+            store_sessions.touch(c, session_ids, self._storage.clock())
+
+    def _forget_keys(self) -> None:
+        with self._storage.store.write() as c:
+            store_keys.forget_before(c, self._storage.clock() - KEYS_KEPT_S, _MAX_KEYS)
+
+    def _idle(self, before_s: float) -> list[str]:
+        with self._storage.store.read() as c:
+            return store_sessions.unused_since(c, before_s, _MAX_SESSIONS)
+
+    def _delete(self, session_id: str, before_s: float) -> Remains | None:
+        with self._storage.store.write() as c:
+            if session_id not in store_sessions.unused_since(c, before_s, 1, session_id):
+                return None  # somebody came back to it
+            remains = purging.remove_rows(c, session_id)
+        purging.remove_files(self._storage, remains)
+        return remains

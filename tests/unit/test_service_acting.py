@@ -1,0 +1,125 @@
+"""Acting's table of active versions, where a load and a change overlap."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+
+import anyio
+import numpy as np
+import pytest
+
+from mier_service import store_sessions
+from mier_service.acting import ActCall, Acting
+from mier_service.files import ContentFiles
+from mier_service.offload import BoundedPool
+from mier_service.policies import PolicyCache
+from mier_service.storage import Storage
+from mier_service.store_promotions import Why, swap
+from mier_service.values import (
+    EnvironmentValue,
+    ModelContextValue,
+    Promotion,
+    PromotionKind,
+    SessionState,
+    SessionValue,
+    VariesValue,
+    VersionOrigin,
+    VersionValue,
+)
+
+POLICIES = Path(__file__).parents[1] / "contract/first_release/data/policies"
+CALL = ActCall("s", np.zeros(4, np.float32), deterministic=True)
+
+
+class SlowFiles(ContentFiles):
+    """Real files whose first reader waits at the gate: by then it has read the store."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, "onnx")
+        self.reached = threading.Event()
+        self.gate = threading.Event()
+
+    def get(self, name: str) -> bytes:
+        self.reached.set()
+        assert self.gate.wait(30.0)
+        return super().get(name)
+
+
+def versions(storage: Storage) -> list[VersionValue]:
+    """Version 1 acts, version 2 does not yet; both on one policy."""
+    now = store_sessions.to_time(0.0)
+    onnx = sorted(POLICIES.iterdir())[0].read_bytes()
+    made = [
+        VersionValue(
+            number=number,
+            parent=number - 1,
+            weights_hash="0" * 64,
+            policy_context=[float(number), 0.0, 0.0],
+            model_context_number=0,
+            origin=VersionOrigin.ADAPT,
+            promotion=Promotion.UNGATED,
+            checkpoint_hash="0" * 64,
+            transitions_used=0,
+            create_time=now,
+            checkpoint="tiny",
+        )
+        for number in (1, 2)
+    ]
+    environment = EnvironmentValue(
+        id="tiny",
+        observation_dim=4,
+        action_dim=2,
+        observation_names=["x", "y", "dx", "dy"],
+        action_names=["push_x", "push_y"],
+        action_low=[-1.0, -2.0],
+        action_high=[1.0, 2.0],
+        dt_s=0.05,
+        horizon_steps=20,
+        varies=VariesValue.REWARD,
+        healthy_ranges=[],
+    )
+    session = SessionValue(
+        id="s",
+        checkpoint="tiny",
+        checkpoint_hash="0" * 64,
+        environment=environment,
+        seed=0,
+        state=SessionState.ACTIVE,
+        active_version=1,
+        model_context=ModelContextValue(number=0, values=[0.0] * 3, create_time=now),
+        transitions_count=0,
+        create_time=now,
+    )
+    with storage.store.write() as c:
+        store_sessions.add_session(c, session)
+        for version in made:
+            store_sessions.add_version(c, "s", version, storage.onnx.put(onnx))
+    return made
+
+
+@pytest.mark.parametrize("refresh", ["refresh_if_older", "refresh_unless"])
+def test_a_load_that_a_swap_overtakes_does_not_bring_the_old_version_back(tmp_path: Path, refresh: str) -> None:
+    """Broken on purpose: without the look at loads under way, version 1 acts after the swap was acknowledged."""
+    storage = Storage(tmp_path / "data", connections=2, clock=lambda: 0.0)
+    storage.prepare()
+    _, second = versions(storage)
+    files, pool = SlowFiles(tmp_path / "data" / "policies"), BoundedPool("store", 2, 8)
+    acting = Acting(storage.store, files, PolicyCache(4), pool, 10)
+
+    async def overtake() -> int:
+        first = asyncio.create_task(acting.act(CALL))
+        await asyncio.to_thread(files.reached.wait)
+        with storage.store.write() as c:
+            swap(c, store_sessions.get_session(c, "s"), second, Why(PromotionKind.PROMOTE, "w", "r", 0.0))
+        acknowledged = asyncio.create_task(getattr(acting, refresh)("s", 2))
+        await asyncio.sleep(0)  # it has looked by then
+        files.gate.set()
+        await first
+        await acknowledged
+        return (await acting.act(CALL)).policy_version
+
+    assert anyio.run(overtake) == 2
+    pool.close()
+    storage.close()
