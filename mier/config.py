@@ -179,6 +179,9 @@ class FineTuneConfig(_Json):
     lived_share: float = 0.0
     """Where the dynamics vary in the actuators' gains: this share of the relabelled rows are stored transitions with
     the actions of the new task (`mier.relabel.relabel_actions`); the rest come from the model."""
+    imagined_share: float = 0.0
+    """Where only the reward varies: this share of the relabelled rows are the policy's own rollouts in the adapted
+    model's world (`mier.world`); the rest are stored transitions with new rewards."""
     best_share: float = 1.0
     """Where only the reward varies: learn from this share of the relabelled transitions, those of the highest rewards.
     What scores well on the new task lies near what its policy will do."""
@@ -210,7 +213,7 @@ class FineTuneConfig(_Json):
         return min(self.critic_only_updates, self.updates // 4)
 
     def __post_init__(self) -> None:
-        for name in ("real_fraction", "own_starts", "lived_share"):
+        for name in ("real_fraction", "own_starts", "lived_share", "imagined_share"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} must be 0 to 1, came {getattr(self, name)}")
         for name in (

@@ -68,10 +68,11 @@ class FineTune:
         self.updates_done = 0
         self.generator = torch.Generator().manual_seed(seed)
         self.heldout_nll = nll(model, split_holdout(transitions, self._holdout)[1], model_context).item()
-        self._judge = self._judge_of(config.judge_steps) if config.judge_steps else None
+        steps = config.judge_steps
+        self._judge = Judge.of(checkpoint, self._world, transitions, steps) if steps else None
         self._best: Best | None = None
         self._pool: Transitions | None = None
-        self._lived_rows: Transitions | None = None
+        self._stored_rows: Transitions | None = None
         self._critic_loss, self._actor_loss = torch.zeros(()), torch.zeros(())
         self._relabelled_mean = transitions.reward.mean()
 
@@ -193,7 +194,7 @@ class FineTune:
         }
         if self._best is not None:
             tree["best"] = self._best.to_tree()
-        if self._pool is not None and self._relabels_dynamics:
+        if self._pool is not None:
             tree["pool"] = self._pool._asdict()
         return pack(tree)
 
@@ -230,10 +231,9 @@ class FineTune:
             raise CorruptedData(f"expected a fine-tune's save, came another saved state ({error})") from error
         return tuned
 
-    def _judge_of(self, steps: int) -> Judge:
-        agent = self.checkpoint.agent
-        world = World(agent.spec, self.model, self.model_context, agent.dynamics)
-        return Judge.of(self.checkpoint, world, self.transitions, steps)
+    @property
+    def _world(self) -> World:
+        return World(self.checkpoint.spec, self.model, self.model_context, self.checkpoint.agent.dynamics)
 
     def _consider(self) -> None:
         """Keep the policy as it stands if it is the best so far."""
@@ -250,32 +250,43 @@ class FineTune:
     def _batch(self) -> Transitions:
         config = self.config
         real = round(config.real_fraction * config.batch_size)
-        lived = round(config.lived_share * (config.batch_size - real)) if config.cross_task else 0
-        parts = [self._draw(self._relabelled(), config.batch_size - real - lived), self._draw(self.transitions, real)]
-        if lived:
-            parts.append(self._draw(self._lived(), lived))
+        imagined = round(self._imagined_share * (config.batch_size - real))
+        stored = config.batch_size - real - imagined
+        parts = [self._draw(self.transitions, real)]
+        if stored:
+            parts.append(self._draw(self._stored(), stored))
+        if imagined:
+            parts.append(self._draw(self._imagined(), imagined))
         return Transitions.concatenate(parts)
 
-    def _lived(self) -> Transitions:
-        """The training tasks' transitions with this task's actions; computed once, since the context stands still."""
-        if self._lived_rows is None:
+    @property
+    def _imagined_share(self) -> float:
+        """Of the rows that are not the task's own."""
+        if not self._relabels_dynamics:
+            return self.config.imagined_share
+        return 1.0 - self.config.lived_share if self.config.cross_task else 1.0
+
+    def _stored(self) -> Transitions:
+        """Transitions as they were lived, with this task's rewards, or its actions; computed once, since the model and
+        the context stand still."""
+        if self._stored_rows is None:
             checkpoint = self.checkpoint
-            contexts, buffer = checkpoint.agent.training_contexts, checkpoint.relabel_buffer
-            self._lived_rows = relabel_actions(checkpoint.spec, buffer, contexts, self.model_context)
-        return self._lived_rows
+            if self._relabels_dynamics:
+                contexts, buffer = checkpoint.agent.training_contexts, checkpoint.relabel_buffer
+                self._stored_rows = relabel_actions(checkpoint.spec, buffer, contexts, self.model_context)
+            else:
+                rows = relabel_rewards(self.model, self.model_context, self._source)
+                best = rows.reward.topk(max(1, round(self.config.best_share * rows.size))).indices
+                self._stored_rows = rows.rows(best)
+                self._relabelled_mean = self._stored_rows.reward.mean()
+        return self._stored_rows
 
     def _draw(self, rows: Transitions, count: int) -> Transitions:
         return rows.rows(torch.randint(rows.size, (count,), generator=self.generator))
 
-    def _relabelled(self) -> Transitions:
-        """The synthetic transitions in use now."""
-        if not self._relabels_dynamics:
-            # Once is enough: the model stands still, so relabelled rewards do too.
-            if self._pool is None:
-                rows = relabel_rewards(self.model, self.model_context, self._source)
-                self._pool = rows.rows(rows.reward.topk(max(1, round(self.config.best_share * rows.size))).indices)
-                self._relabelled_mean = self._pool.reward.mean()
-        elif self._pool is None or self.updates_done % self.config.relabel_every_updates == 0:
+    def _imagined(self) -> Transitions:
+        """The newest rollouts; more of them every `relabel_every_updates`."""
+        if self._pool is None or self.updates_done % self.config.relabel_every_updates == 0:
             new = self._rollouts()
             kept = [new] if self._pool is None else [self._pool, new]
             self._pool = Transitions.concatenate(kept).rows(slice(-self.config.relabel_capacity, None))
@@ -290,16 +301,10 @@ class FineTune:
         config = self.config
         starts = max(1, config.relabel_transitions // config.rollout_steps)
         own = round(config.own_starts * starts)
-        states = [self._draw(self._source, starts - own), self._draw(self.transitions, own)]
+        elsewhere = self._source if self._relabels_dynamics else self._stored()
+        states = Transitions.concatenate([self._draw(elsewhere, starts - own), self._draw(self.transitions, own)])
         return relabel_rollouts(
-            self.model,
-            self.checkpoint.spec,
-            self.model_context,
-            self.sac.policy,
-            self.policy_context,
-            Transitions.concatenate(states).observation,
-            config.rollout_steps,
-            self.generator,
+            self._world, self.sac.policy, self.policy_context, states.observation, config.rollout_steps, self.generator
         )
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mier.networks import DynamicsModel, Policy
 from mier.types import EnvSpec, Transitions
+from mier.world import World
 
 _CHUNK_ROWS = 8192
 _ACTION_SLACK = 0.25
@@ -49,56 +50,32 @@ def relabel_rewards(model: DynamicsModel, context: Tensor, transitions: Transiti
 
 @torch.no_grad()
 def relabel_dynamics(
-    model: DynamicsModel,
-    spec: EnvSpec,
-    context: Tensor,
-    policy: Policy,
-    policy_context: Tensor,
-    observation: Tensor,
-    generator: torch.Generator,
+    world: World, policy: Policy, policy_context: Tensor, observation: Tensor, generator: torch.Generator
 ) -> Transitions:
     """States [n, observation_dim] with new actions, rewards and next states under the adapted model.
 
     Next state and reward are drawn from the model's Gaussian, as in the paper; the action from the policy.
     """
-    parts = []
+    parts, spec = [], world.spec
     for states in observation.split(_CHUNK_ROWS):
         noise = torch.randn(len(states), spec.action_dim, generator=generator)
-        unit = policy(states, policy_context.expand(len(states), -1), noise)
-        zero = torch.zeros(len(states))
-        asked = Transitions(states, spec.from_unit_action(unit), zero, states, zero)
-        prediction = model(asked, context)
-        draw = torch.randn(prediction.mean.shape, generator=generator)
-        target = model.target_norm.inverse(prediction.mean + torch.exp(0.5 * prediction.log_var) * draw)
-        next_observation = states + target[..., 1:]
-        parts.append(
-            asked._replace(
-                reward=target[..., 0],
-                next_observation=next_observation,
-                terminated=spec.terminated(next_observation),
-            )
-        )
+        action = spec.from_unit_action(policy(states, policy_context.expand(len(states), -1), noise))
+        reward, following = world.step(states, action, generator)
+        parts.append(Transitions(states, action, reward, following, spec.terminated(following)))
     return Transitions.concatenate(parts)
 
 
 def relabel_rollouts(
-    model: DynamicsModel,
-    spec: EnvSpec,
-    context: Tensor,
-    policy: Policy,
-    policy_context: Tensor,
-    observation: Tensor,
-    steps: int,
-    generator: torch.Generator,
+    world: World, policy: Policy, policy_context: Tensor, observation: Tensor, steps: int, generator: torch.Generator
 ) -> Transitions:
     """`relabel_dynamics` from states [n, observation_dim] on, `steps` times: [at most n * steps, dim].
 
-    Stored states are the training tasks'; those that follow are where this policy leads under the new dynamics
+    Stored states are the training tasks'; those that follow are where this policy leads in the new task's world
     (short model rollouts: Janner et al. 2019, "When to trust your model"). A rollout ends where its state falls.
     """
     parts = []
     for _ in range(steps):
-        rows = relabel_dynamics(model, spec, context, policy, policy_context, observation, generator)
+        rows = relabel_dynamics(world, policy, policy_context, observation, generator)
         parts.append(rows)
         observation = rows.next_observation[rows.terminated == 0.0]
     return Transitions.concatenate(parts)

@@ -42,17 +42,29 @@ class World:
         if self.spec.varies is Varies.REWARD and self.dynamics is None:
             raise ValueError("where only the reward varies, a world needs the checkpoint's shared dynamics")
 
-    def step(self, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """States [n, observation_dim] and actions in environment units -> expected reward [n], next states."""
+    def step(self, states: Tensor, actions: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """States [n, observation_dim] and actions in environment units -> reward [n], next states.
+
+        Drawn from the network's Gaussian with a generator, expected without. The reward of a task of which only that
+        varies is always the expected one.
+        """
         zero = torch.zeros(len(states))
         asked = Transitions(states, actions, zero, states, zero)
         if self.dynamics is None:
-            target = self.model.target_norm.inverse(self.model(asked, self.context).mean)
+            target = _target(self.model, asked, self.context, generator)
             return target[..., 0], states + target[..., 1:]
-        delta = self.dynamics.target_norm.inverse(self.dynamics(asked, self.dynamics.prior_context).mean)[..., 1:]
-        following = states + delta
-        rewarded = self.model(asked._replace(next_observation=following), self.context).mean
-        return self.model.target_norm.inverse(rewarded)[..., 0], following
+        following = states + _target(self.dynamics, asked, self.dynamics.prior_context, generator)[..., 1:]
+        rewarded = _target(self.model, asked._replace(next_observation=following), self.context, None)
+        return rewarded[..., 0], following
+
+
+def _target(model: DynamicsModel, asked: Transitions, context: Tensor, generator: torch.Generator | None) -> Tensor:
+    prediction = model(asked, context)
+    said = prediction.mean
+    if generator is not None:
+        said = said + torch.exp(0.5 * prediction.log_var) * torch.randn(said.shape, generator=generator)
+    target: Tensor = model.target_norm.inverse(said)
+    return target
 
 
 @torch.no_grad()

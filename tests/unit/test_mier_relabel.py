@@ -17,6 +17,7 @@ from mier.relabel import (
     relabel_rollouts,
 )
 from mier.types import EnvSpec, Transitions
+from mier.world import World
 
 Make = Callable[..., Transitions]
 
@@ -60,15 +61,8 @@ def test_many_rows_are_relabelled_as_few_are(reward_checkpoint: Checkpoint, tran
 
 def relabelled(checkpoint: Checkpoint, states: Tensor, policy_context: Tensor, seed: int = 1) -> Transitions:
     agent = checkpoint.agent
-    return relabel_dynamics(
-        agent.model,
-        agent.spec,
-        torch.tensor([-2.0, 0.0, 0.5, 1.0]),
-        agent.policy,
-        policy_context,
-        states,
-        torch.Generator().manual_seed(seed),
-    )
+    world = World(agent.spec, agent.model, torch.tensor([-2.0, 0.0, 0.5, 1.0]))
+    return relabel_dynamics(world, agent.policy, policy_context, states, torch.Generator().manual_seed(seed))
 
 
 def test_dynamics_mode_keeps_states_and_asks_policy_and_model(dynamics_checkpoint: Checkpoint) -> None:
@@ -111,7 +105,7 @@ def test_without_a_rule_nothing_terminates(dynamics_checkpoint: Checkpoint) -> N
     spec = replace(agent.spec, healthy_ranges=())
     draw = torch.Generator().manual_seed(0)
     context = torch.zeros(4)
-    found = relabel_dynamics(agent.model, spec, context, agent.policy, context, 9.0 * torch.randn(50, 3), draw)
+    found = relabel_dynamics(World(spec, agent.model, context), agent.policy, context, 9.0 * torch.randn(50, 3), draw)
     assert not found.terminated.any()
 
 
@@ -123,10 +117,10 @@ def test_relabelling_repeats_with_its_generator(dynamics_checkpoint: Checkpoint)
 
 
 def test_rollouts_go_on_where_the_model_led_and_end_with_a_fall(dynamics_checkpoint: Checkpoint) -> None:
-    agent, spec = dynamics_checkpoint.agent, dynamics_checkpoint.spec
-    states, context = torch.randn(40, 3), torch.zeros(4)
+    agent, states, context = dynamics_checkpoint.agent, torch.randn(40, 3), torch.zeros(4)
+    world = World(agent.spec, agent.model, context)
     draw = torch.Generator().manual_seed(3)
-    found = relabel_rollouts(agent.model, spec, context, agent.policy, context, states, 3, draw)
+    found = relabel_rollouts(world, agent.policy, context, states, 3, draw)
     torch.testing.assert_close(found.observation[:40], states)
     start, rows = 0, 40
     for _ in range(2):
@@ -136,7 +130,7 @@ def test_rollouts_go_on_where_the_model_led_and_end_with_a_fall(dynamics_checkpo
         assert torch.equal(found.observation[start : start + rows], going_on)
     assert found.size == start + rows < 120
     # One step is the paper's relabelling.
-    once = relabel_rollouts(agent.model, spec, context, agent.policy, context, states, 1, draw.manual_seed(3))
+    once = relabel_rollouts(world, agent.policy, context, states, 1, draw.manual_seed(3))
     assert torch.equal(once.next_observation, found.next_observation[:40])
 
 
