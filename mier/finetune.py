@@ -278,7 +278,8 @@ class FineTune:
                 rows = relabel_rewards(self.model, self.model_context, self._source)
                 best = rows.reward.topk(max(1, round(self.config.best_share * rows.size))).indices
                 self._stored_rows = rows.rows(best)
-                self._relabelled_mean = self._stored_rows.reward.mean()
+                if not self.config.imagined_share:
+                    self._relabelled_mean = self._stored_rows.reward.mean()
         return self._stored_rows
 
     def _draw(self, rows: Transitions, count: int) -> Transitions:

@@ -58,7 +58,8 @@ def test_a_stopped_fine_tune_ends_with_the_same_weights(
     ready: Ready, tiny_fine_tune: FineTuneConfig, stops: list[int], judge_steps: int
 ) -> None:
     checkpoint, rows = ready
-    config = replace(tiny_fine_tune, judge_steps=judge_steps, judge_every_updates=4)
+    share = 0.5 if judge_steps else 0.0
+    config = replace(tiny_fine_tune, judge_steps=judge_steps, judge_every_updates=4, imagined_share=share)
     whole = FineTune.start(checkpoint, None, rows, config, seed=11)
     final = whole.run(100)
     stopped = FineTune.start(checkpoint, None, rows, config, seed=11)
@@ -395,3 +396,24 @@ def test_a_judge_plays_from_real_first_states(ready: Ready) -> None:
     starts = Judge.of(checkpoint, world, own, 3).starts
     first = [int((buffer.episode == e).nonzero()[0]) for e in range(6)]
     assert torch.equal(starts, buffer.transitions.observation[first[:2] + first])
+
+
+def test_where_the_reward_varies_a_share_of_the_rows_is_imagined(
+    reward_checkpoint: Checkpoint, transitions: Make, tiny_fine_tune: FineTuneConfig
+) -> None:
+    """Of 16 rows 4 are real; of the other 12, half lead where the world says and not where anything was lived."""
+    rows = transitions(reward_checkpoint.spec, 40, 3)
+    lived = torch.cat([rows.next_observation, reward_checkpoint.relabel_buffer.transitions.next_observation])
+    agent = reward_checkpoint.agent
+    for share, expected in ((0.0, 0), (0.5, 6), (1.0, 12)):
+        tuned = FineTune.start(reward_checkpoint, None, rows, replace(tiny_fine_tune, imagined_share=share), seed=1)
+        tuned.run(7)
+        batch = tuned._batch()
+        new = torch.tensor([not bool((lived == state).all(-1).any()) for state in batch.next_observation])
+        assert int(new.sum()) == expected
+        if not expected:
+            continue
+        imagined = batch.rows(new)
+        world = World(agent.spec, tuned.model, tuned.model_context, agent.dynamics)
+        reward = relabel_rewards(world.model, world.context, imagined).reward
+        torch.testing.assert_close(imagined.reward, reward)

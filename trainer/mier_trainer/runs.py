@@ -115,9 +115,9 @@ _JOINT = Configuration(
         ood_threshold=_DREAM_REACH,
         out_of_reach=OutOfReach.HOLD,
     ),
-    # At the paper's target of -1 the policy stays so noisy that it learns a gait to match. From one checkpoint, a fine-tune
-    # of 4,000 updates at 1.5 m/s ends at -27 with -1, at -24 with -3, at -25 with -6; 16 more epochs of meta-training
-    # with -6 take a quarter off the errors in speed.
+    # At the paper's target of -1 the policy stays so noisy that it learns a gait to match. From one checkpoint, a
+    # fine-tune of 4,000 updates at 1.5 m/s ends at -27 with -1, at -24 with -3, at -25 with -6; 16 more epochs of
+    # meta-training with -6 take a quarter off the errors in speed.
     sac=SacConfig(hidden=(256, 256, 256), learning_rate=1e-3, target_entropy=-6.0),
     finetune=FineTuneConfig(
         learning_rate=1e-3,
