@@ -6,13 +6,6 @@ from typing import Any
 
 from mier.checkpoint import Checkpoint
 
-_LIMITS = (
-    "Trained and evaluated in simulation only (MuJoCo HalfCheetah); nothing here was run on a robot. "
-    "It moves machines but is no safety system: limits, watchdogs and an emergency stop belong on the robot. "
-    "Out of distribution, context adaptation alone falls short of fine-tuning; read the rows marked *test*. "
-    "One training seed."
-)
-
 
 def model_card(checkpoint: Checkpoint) -> str:
     """Markdown."""
@@ -53,7 +46,7 @@ def model_card(checkpoint: Checkpoint) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     lines += [_row(kind, row) for kind, rows in m["returns"].items() for row in rows]
-    return "\n".join([*lines, "", "## Limits", "", _LIMITS, ""])
+    return "\n".join([*lines, "", "## Limits", "", _limits(checkpoint), ""])
 
 
 def _row(kind: str, row: dict[str, Any]) -> str:
@@ -63,4 +56,13 @@ def _row(kind: str, row: dict[str, Any]) -> str:
         f"| {row['task']} | {kind} | "
         + " | ".join([*(f"{n:.1f}" for n in numbers), *(f"{n:.2f}" for n in nlls)])
         + " |"
+    )
+
+
+def _limits(checkpoint: Checkpoint) -> str:
+    return (
+        f"Trained and evaluated in simulation only ({checkpoint.spec.id}); nothing here was run on a robot. "
+        "It moves machines but is no safety system: limits, watchdogs and an emergency stop belong on the robot. "
+        "Rows marked *test* are of tasks that training never saw. All are of one training seed; another may do better or "
+        "worse."
     )
