@@ -63,6 +63,6 @@ def _limits(checkpoint: Checkpoint) -> str:
     return (
         f"Trained and evaluated in simulation only ({checkpoint.spec.id}); nothing here was run on a robot. "
         "It moves machines but is no safety system: limits, watchdogs and an emergency stop belong on the robot. "
-        "Rows marked *test* are of tasks that training never saw. All are of one training seed; another may do better or "
-        "worse."
+        "Rows marked *test* are of tasks that training never saw. All are of one training seed; another may "
+        "do better or worse."
     )
