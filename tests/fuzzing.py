@@ -24,7 +24,7 @@ def fuzz(short: int) -> settings:
         deadline=None,
         print_blob=True,
         # A failure is reported as it was found, or shrunk; explaining it would take as long again.
-        phases=[Phase.explicit, Phase.generate, Phase.shrink],
+        phases=[Phase.explicit, Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
 

@@ -77,7 +77,9 @@ def values(field: FieldDescriptor) -> st.SearchStrategy[Any]:
     if kind == _F.CPPTYPE_STRING:
         return texts if field.type == _F.TYPE_STRING else st.binary(max_size=64)
     if kind == _F.CPPTYPE_MESSAGE:
-        return tensors() if field.message_type is _TENSOR else generated(field.message_type)
+        inner = field.message_type
+        assert inner is not None, "a field of messages has their type"
+        return tensors() if inner is _TENSOR else generated(inner)
     return integers(*_RANGES[kind])
 
 
@@ -137,11 +139,16 @@ def with_ids(message: Message, named: Callable[[str], str]) -> None:
                 value[:] = [named(text) for text in value]
             else:
                 setattr(message, field.name, named(value))
-        elif field.cpp_type == _F.CPPTYPE_MESSAGE and not field.message_type.GetOptions().map_entry:
+        elif holds_messages(field):
             for inner in value if field.is_repeated else [value]:
                 with_ids(inner, named)
         elif field.name == "updates" and value > MAX_UPDATES and value <= 1_000_000:
             message.updates = value % MAX_UPDATES + 1  # type: ignore[attr-defined]
+
+
+def holds_messages(field: FieldDescriptor) -> bool:
+    """Whether its entries are messages; those of a map are not."""
+    return field.message_type is not None and not field.message_type.GetOptions().map_entry
 
 
 def require_finite(tensor: pb.Tensor) -> None:
@@ -164,7 +171,7 @@ def _put(draw: st.DrawFn, message: Message, field: FieldDescriptor) -> None:
         _set(message, field, draw(values(field)))
         return
     message.ClearField(field.name)
-    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+    if field.cpp_type == _F.CPPTYPE_MESSAGE and not holds_messages(field):
         return  # replies have maps, requests have none
     entries = draw(st.lists(values(field), max_size=3)) * draw(st.sampled_from((1, 1, 1, 14, 350)))
     getattr(message, field.name).extend(entries)
@@ -181,7 +188,8 @@ def _change(draw: st.DrawFn, message: Message) -> None:
     """Changes one field, at any depth."""
     if not message.DESCRIPTOR.fields:
         return
-    field = draw(st.sampled_from(list(message.DESCRIPTOR.fields)))
+    fields: list[FieldDescriptor] = list(message.DESCRIPTOR.fields)
+    field = draw(st.sampled_from(fields))
     inner = list(_messages(message, field))
     if inner and field.message_type is not _TENSOR and draw(st.integers(0, 3)):
         _change(draw, draw(st.sampled_from(inner)))

@@ -14,14 +14,15 @@ from typing import Any
 
 import numpy as np
 import schemathesis
-from hypothesis import settings
 
+from mier.types import Varies
+from mier_service.health import build_health
 from mier_service.http import build_app
 from mier_service.http_routes import build_router
-from mier_service.health import build_health
 from tests.contract import tiny
 from tests.contract.fuzzed import CHECKPOINT, MAX_UPDATES, OPERATION, SESSION
 
+Case = Any  # schemathesis.Case, whose parts may be anything: that is what it is for
 _IDS = {"session_id": SESSION, "operation_id": OPERATION, "checkpoint": CHECKPOINT}
 _MAX_ID = 100
 _COLUMNS = {
@@ -29,13 +30,21 @@ _COLUMNS = {
     "next_observation": tiny.OBSERVATION_DIM,
     "action": tiny.ACTION_DIM,
 }
+_PHASES = ("examples", "coverage", "fuzzing", "stateful")
 _KEYS = ("admin",) * 12 + ("adapt", "act", "elsewhere", "unknown", "odd", "")
 
 EXCLUDED = (
     "not_a_server_error",  # stricter here: 503 is allowed, as a problem with Retry-After
     "ignored_auth",  # `test_access` walks every route with every kind of key
 )
-LIMITED = ("POST /act", "POST /act/batch", "POST /adapt", "POST /transitions", "GET /sessions/{session_id}/versions", "GET /sessions")
+LIMITED = (
+    "POST /act",
+    "POST /act/batch",
+    "POST /adapt",
+    "POST /transitions",
+    "GET /sessions/{session_id}/versions",
+    "GET /sessions",
+)
 """What these take the document cannot say in full: lengths that fit each other, at most one window, a page's token."""
 
 
@@ -50,25 +59,27 @@ def load(**phases: bool) -> Any:
     """The document as Schemathesis has it, with these phases alone."""
     config = {
         "generation": {"mode": "all", "with-security-parameters": False},
-        "phases": {name: {"enabled": phases.get(name, False)} for name in ("examples", "coverage", "fuzzing", "stateful")},
+        "phases": {
+            name: {"enabled": phases.get(name, False)} for name in ("examples", "coverage", "fuzzing", "stateful")
+        },
         "max-stream-events": 2,
         "request-timeout": 30.0,
     }
     return schemathesis.openapi.from_dict(document(), config=schemathesis.Config.from_dict(config))
 
 
-def aim(case: schemathesis.Case, *, ids: bool) -> None:
+def aim(case: Case, *, ids: bool) -> None:
     """Brings a generated request nearer to one that succeeds, in place."""
     chance = _chance(case)
     if ids:
         for container in (case.path_parameters, case.query, case.body):
             _aim_ids(container, chance)
-    if case.media_type == "application/json":
-        label = case.operation.label
-        for body in case.body.get("requests", ()) if label == "POST /act/batch" and _is_object(case.body) else [case.body]:
-            if _is_object(body):
-                _aim_arrays(body, chance, single=label.startswith("POST /act"))
-                _aim_create(body, chance)
+    if case.media_type == "application/json" and isinstance(case.body, dict):
+        several = case.body.get("requests")
+        for body in several if isinstance(several, list) else [case.body]:
+            if isinstance(body, dict):
+                _aim_arrays(body, chance, single=case.operation.label.startswith("POST /act"))
+                _aim_environment(body, chance)
                 if _whole(body.get("updates")) and MAX_UPDATES < body["updates"] <= 1_000_000:
                     body["updates"] = int(body["updates"]) % MAX_UPDATES + 1
 
@@ -84,19 +95,15 @@ def named(value: Any, name: Callable[[str], str]) -> Any:
     return value
 
 
-def key_of(case: schemathesis.Case) -> str:
+def key_of(case: Case) -> str:
     """The kind of key that a request is sent with: mostly one that may do everything."""
     return _KEYS[_chance(case)("key") % len(_KEYS)]
 
 
-def _chance(case: schemathesis.Case) -> Callable[[str], int]:
+def _chance(case: Case) -> Callable[[str], int]:
     """A number for each name, drawn by the request itself."""
     seen = json.dumps([case.path, case.path_parameters, case.query, repr(case.body)], default=repr).encode()
     return lambda name: zlib.crc32(name.encode(), zlib.crc32(seen))
-
-
-def _is_object(value: Any) -> bool:
-    return isinstance(value, dict)
 
 
 def _whole(value: Any) -> bool:
@@ -117,12 +124,12 @@ def _aim_ids(container: Any, chance: Callable[[str], int]) -> None:
     _aim_ids(container.get("requests"), chance)
 
 
-def _aim_create(body: dict[str, Any], chance: Callable[[str], int]) -> None:
+def _aim_environment(body: dict[str, Any], chance: Callable[[str], int]) -> None:
     expected = body.get("expected_environment")
     if not isinstance(expected, dict):
         return
     # An environment that differs is refused for that; what remains is compared, and often fits.
-    right = json.loads(json.dumps(tiny.spec(CHECKPOINT, tiny.Varies.DYNAMICS).to_json()))
+    right = json.loads(json.dumps(tiny.spec(CHECKPOINT, Varies.DYNAMICS).to_json()))
     for name, value in right.items():
         if name in expected and isinstance(expected[name], type(value)) and chance(name) % 4:
             expected[name] = value
@@ -156,6 +163,3 @@ def _fit(body: dict[str, Any], name: str, shape: tuple[int, ...]) -> None:
         return
     fitted = np.resize(np.array(flat or [0.0], np.float64), shape)
     body[name] = (fitted.clip(-1.0, 1.0) if name == "action" else fitted).tolist()
-
-
-__all__ = ["EXCLUDED", "LIMITED", "aim", "document", "key_of", "load", "named", "settings"]

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import grpc
-from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
@@ -90,7 +89,6 @@ def nothing_from_inside(text: str) -> None:
 
 
 def _unpacked(status: status_pb2.Status, into: Any) -> bool:
-    detail: any_pb2.Any
     return any(detail.Unpack(into) for detail in status.details)
 
 

@@ -110,30 +110,37 @@ def _sound(message: Message) -> None:
         return
     for field, value in message.ListFields():
         for one in value if field.is_repeated else [value]:
-            if field.cpp_type == FieldDescriptor.CPPTYPE_MESSAGE and not field.message_type.GetOptions().map_entry:
+            if fuzz_messages.holds_messages(field):
                 if not isinstance(message, pb.Operation) or field.name != "error":
                     _sound(one)
             elif isinstance(one, float):
                 assert math.isfinite(one), message
             elif isinstance(one, str):
                 refusals.nothing_from_inside(one)
-    for field in message.DESCRIPTOR.fields:
-        if field.cpp_type == FieldDescriptor.CPPTYPE_ENUM:
-            assert getattr(message, field.name) != 0, message
+    enums = [f.name for f in message.DESCRIPTOR.fields if f.cpp_type == FieldDescriptor.CPPTYPE_ENUM]
+    assert all(getattr(message, name) != 0 for name in enums), message
     if isinstance(message, pb.ActResponse):
         fuzz_messages.require_finite(message.action)
 
 
 def test_what_is_not_offered_is_refused(fuzzed: Fuzzed, channel: grpc.Channel, tried: Tried) -> None:
-    paths = ["/mier_proto.v1.AdaptationService/Promise", "/mier_proto.v2.AdaptationService/Act", "/a/b", "/", "//", "/a"]
+    paths = [
+        "/mier_proto.v1.AdaptationService/Promise",
+        "/mier_proto.v2.AdaptationService/Act",
+        "/a/b",
+        "/",
+        "//",
+        "/a",
+    ]
 
     @fuzz(20)
     @given(st.sampled_from(paths), st.binary(max_size=20), st.sampled_from(["admin", "act"]))
     def run(path: str, payload: bytes, key: str) -> None:
         tried()
+        call: Any = channel.unary_unary(path, None, None)
         metadata = [("authorization", fuzzed.authorization(key)["Authorization"])]
         with pytest.raises(grpc.RpcError) as told:
-            channel.unary_unary(path)(payload, metadata=metadata, timeout=CALL_S)
+            call(payload, metadata=metadata, timeout=CALL_S)
         assert refusals.of_rpc(told.value).reason is Reason.ROUTE_NOT_FOUND
 
     run()
@@ -160,7 +167,8 @@ def test_a_message_that_is_large_once_unpacked_is_refused(
     fuzzed: Fuzzed, channel: grpc.Channel, compression: grpc.Compression
 ) -> None:
     """A megabyte that unpacks to much more takes no memory for it."""
-    call = channel.unary_unary(f"/{SERVICE.full_name}/Act")
+    call: Any = channel.unary_unary(f"/{SERVICE.full_name}/Act", None, None)
     with pytest.raises(grpc.RpcError) as told:
         call(b"\0" * (64 * MAX_BODY_BYTES), timeout=CALL_S, compression=compression)
-    assert told.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED  # type: ignore[attr-defined]
+    refused: Any = told.value
+    assert refused.code() is grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -52,12 +53,13 @@ def signed(manifest: Any, weights: bytes, buffer: bytes) -> Files:
 
 
 def read(files: Files) -> Checkpoint | None:
-    """The checkpoint, or None if it is refused as it should be."""
+    """The checkpoint, or None if it is refused as it should be: not for want of memory."""
     with hostile.little_memory():
         try:
             return decode(files)
         except CheckpointError as error:
-            assert "allocate" not in str(error), error
+            if "allocate" in str(error):
+                raise
             return None
 
 
@@ -68,10 +70,8 @@ def use(checkpoint: Checkpoint, make: Make) -> None:
     action = agent.policy(rows.observation, agent.prior_context.expand(40, -1), torch.zeros(40, spec.action_dim))
     assert action.isfinite().all()
     config = replace(agent.configuration.finetune, updates=1, batch_size=8, relabel_transitions=20, model_steps=0)
-    try:
+    with suppress(NotFinite):  # weights that are legal and of no use
         FineTune.start(checkpoint, None, rows, config, seed=0).run(1)
-    except NotFinite:
-        pass  # weights that are legal and of no use
     buffer = checkpoint.relabel_buffer
     assert len(agent.training_contexts[buffer.task]) == len(buffer.task)
     assert buffer.episode_returns(buffer.transitions.reward).isfinite().all()
@@ -80,7 +80,7 @@ def use(checkpoint: Checkpoint, make: Make) -> None:
 def test_damaged_files_are_refused(files: Files, tried: Tried) -> None:
     good = decode(files)
 
-    @fuzz(60)
+    @fuzz(40)
     @given(st.sampled_from(CHECKPOINT_FILES), st.data())
     def run(name: str, data: st.DataObject) -> None:
         tried()
@@ -94,7 +94,7 @@ def test_damaged_files_are_refused(files: Files, tried: Tried) -> None:
 def test_a_manifest_with_other_content_is_refused_or_serves(files: Files, transitions: Make, tried: Tried) -> None:
     manifest = json.loads(files[MANIFEST])
 
-    @fuzz(120)
+    @fuzz(60)
     @given(st.data())
     def run(data: st.DataObject) -> None:
         tried()
@@ -113,7 +113,7 @@ def test_a_manifest_with_other_content_is_refused_or_serves(files: Files, transi
 def test_tensors_with_other_content_are_refused_or_serve(files: Files, transitions: Make, tried: Tried) -> None:
     manifest = json.loads(files[MANIFEST])
 
-    @fuzz(120)
+    @fuzz(60)
     @given(st.sampled_from([WEIGHTS, BUFFER]), st.data())
     def run(name: str, data: st.DataObject) -> None:
         tried()
@@ -148,7 +148,7 @@ BOMBS: dict[str, Callable[[Any, Files], Files]] = {
     "a large context": lambda m, f: signed(_configured(m, "model", context_dim=2**34), **_by_part(f)),
     "many inner steps": lambda m, f: signed(_configured(m, "adapt", steps=2**34), **_by_part(f)),
     "a header longer than the file": lambda m, f: signed(m, _header(b"{}", 2**62), f[BUFFER]),
-    "a long header": lambda m, f: signed(m, _header(b"{" + b" " * 50_000_000 + b"}"), f[BUFFER]),
+    "a long header": lambda m, f: signed(m, _header(b"{" + b" " * 10_000_000 + b"}"), f[BUFFER]),
     "a deep header": lambda m, f: signed(m, _header(b'{"a":' * 100_000), f[BUFFER]),
     "tensors without bytes": lambda m, f: signed(
         m, _header(b'{"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,0]}}'), f[BUFFER]
@@ -186,7 +186,7 @@ def test_damaged_states_are_refused(tried: Tried) -> None:
     tree = {"a": torch.arange(6.0).reshape(2, 3), 7: [0.1, None, True, "text"], "n": {"b": torch.ones(2).bool()}}
     data = pack(tree)
 
-    @fuzz(200)
+    @fuzz(100)
     @given(hostile.altered_bytes(data))
     def run(altered: bytes) -> None:
         tried()
@@ -201,13 +201,15 @@ def test_states_that_somebody_wrote_are_read_or_refused(tried: Tried) -> None:
         st.one_of(hostile.leaves, st.sampled_from([{"__tensor__": "0"}, {"__tensor__": 0}, {"__tensor__": None}])),
         lambda inner: st.one_of(
             st.lists(inner, max_size=3),
-            st.builds(lambda pairs: {"__items__": pairs}, st.lists(st.lists(inner, min_size=1, max_size=3), max_size=3)),
+            st.builds(
+                lambda pairs: {"__items__": pairs}, st.lists(st.lists(inner, min_size=1, max_size=3), max_size=3)
+            ),
             st.dictionaries(st.sampled_from(["__items__", "__tensor__", "tree", "sha256", "x"]), inner, max_size=2),
         ),
         max_leaves=8,
     )
 
-    @fuzz(200)
+    @fuzz(100)
     @given(nodes, hostile.tensors())
     def run(structure: Any, tensor: Tensor) -> None:
         tried()
@@ -228,7 +230,7 @@ def test_policy_weights_with_other_content_are_refused_or_serve(reward_checkpoin
     agent = reward_checkpoint.agent
     tree = unpack(PolicyWeights.of(agent).to_bytes())
 
-    @fuzz(150)
+    @fuzz(80)
     @given(hostile.altered_tree(tree))
     def run(altered: Any) -> None:
         tried()
@@ -251,7 +253,7 @@ def test_saves_with_other_content_are_refused_or_go_on(
     begun.run(5)
     tree = unpack(begun.save())
 
-    @fuzz(120)
+    @fuzz(60)
     @given(hostile.altered_tree(tree))
     def run(altered: Any) -> None:
         tried()
