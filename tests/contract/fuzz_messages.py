@@ -7,6 +7,7 @@ one that succeeds (`every_call`), with a few of its fields changed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,9 +33,11 @@ _RANGES = {
 _INTEGERS = (0, 1, 2, 4, 7, 40, 100, 1000, 1001, -1, 2**31 - 1, 2**31, 2**53 - 1, 2**53, 2**62, 2**63 - 1, -(2**63))
 _FLOATS = (0.0, -0.0, 1.0, 0.05, 1e-45, 1e300, -1e300, float("nan"), float("inf"), -float("inf"))
 _WORDS = (
-    SESSION, OPERATION, CHECKPOINT, "", "nobody", "MQ==", "LTE=", "\0", "..", "../../etc/passwd", "\u00e9" * 200,
-    "\U0001f916" * 120, "x" * 101, "x" * 256, "key", "key 2", "%s%n", "'; DROP TABLE sessions; --",
+    *[SESSION] * 8, *[OPERATION] * 6, CHECKPOINT, "", "nobody", "MQ==", "LTE=", "\0", "..", "../../etc/passwd",
+    "\u00e9" * 200, "\U0001f916" * 120, "x" * 101, "x" * 256, "key", "key 2", "%s%n", "'; DROP TABLE sessions; --",
 )  # fmt: skip
+
+_SHOWN = 2000
 
 texts = st.one_of(st.sampled_from(_WORDS), st.text(st.characters(exclude_categories=["Cs"]), max_size=12))
 floats = st.one_of(st.sampled_from(_FLOATS), st.floats(allow_nan=True))
@@ -102,10 +105,26 @@ def nearly_right(draw: st.DrawFn, method: str) -> Message:
     return message
 
 
-def requests(method: str) -> st.SearchStrategy[Message]:
+@dataclass(frozen=True)
+class Request:
+    """A generated message; in a report only its beginning is shown."""
+
+    message: Message
+
+    def __repr__(self) -> str:
+        text = str(self.message)
+        return f"<{self.message.DESCRIPTOR.name} {text[:_SHOWN]}{'...' if len(text) > _SHOWN else ''}>"
+
+    def encoded(self, named: Callable[[str], str]) -> bytes:
+        """On the wire, with the ids that its words stand for."""
+        with_ids(self.message, named)
+        return self.message.SerializeToString()
+
+
+def requests(method: str) -> st.SearchStrategy[Request]:
     """Messages for a method, known or new."""
     hostile = generated(SERVICE.methods_by_name[method].input_type)
-    return st.one_of(nearly_right(method), hostile) if method in GRPC else hostile
+    return (st.one_of(nearly_right(method), hostile) if method in GRPC else hostile).map(Request)
 
 
 @st.composite

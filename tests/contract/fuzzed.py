@@ -19,7 +19,7 @@ from tests.contract.server import Server
 CHECKPOINT = "sharp"
 SESSION, OPERATION = "SESSION", "OPERATION"
 MAX_BODY_BYTES = 64 * 1024
-MAX_UPDATES = 40
+MAX_UPDATES = 12
 """Of the fine-tunes that are let through: longer ones would only keep the machine busy."""
 _STEPS = 40
 
@@ -30,9 +30,8 @@ class Fuzzed:
     def __init__(self, checkpoints: Path, data: Path) -> None:
         migrate(data)
         self.keys = {scope.value: make_key(data, scope) for scope in Scope}
-        self.server = Server(
-            checkpoints, data, "--keys", "required", "--max-body-bytes", str(MAX_BODY_BYTES), "--grpc-reflection"
-        )
+        flags = ["--keys", "required", "--max-body-bytes", str(MAX_BODY_BYTES), "--drain-within-s", "3"]
+        self.server = Server(checkpoints, data, *flags, "--grpc-reflection")
         self.admin = HttpTransport(self.server.http, api_key=self.keys["admin"])
         other = self.admin.create_session(CHECKPOINT, 0, None, "", CALL_S)
         self.keys |= {

@@ -44,11 +44,9 @@ def test_any_message_is_answered_or_refused(method: str, fuzzed: Fuzzed, channel
 
     @fuzz(30)
     @given(st.lists(fuzz_messages.requests(method), min_size=not streams, max_size=4 if streams else 1), _KEYS)
-    def run(messages: list[Message], key: str) -> None:
+    def run(requests: list[fuzz_messages.Request], key: str) -> None:
         tried()
-        for message in messages:
-            fuzz_messages.with_ids(message, fuzzed.named)
-        answered = _call(channel, method, [message.SerializeToString() for message in messages], fuzzed, key)
+        answered = _call(channel, method, [request.encoded(fuzzed.named) for request in requests], fuzzed, key)
         if method == "DeleteSession" and not isinstance(answered, refusals.Refusal):
             fuzzed.forget()
 
@@ -63,10 +61,8 @@ def test_any_bytes_are_answered_or_refused(method: str, fuzzed: Fuzzed, channel:
     @given(st.data())
     def run(data: st.DataObject) -> None:
         tried()
-        payloads = []
-        for message in data.draw(st.lists(fuzz_messages.requests(method), max_size=2)):
-            fuzz_messages.with_ids(message, fuzzed.named)
-            payloads.append(data.draw(fuzz_messages.damaged(message.SerializeToString())))
+        requests = data.draw(st.lists(fuzz_messages.requests(method), max_size=2))
+        payloads = [data.draw(fuzz_messages.damaged(request.encoded(fuzzed.named))) for request in requests]
         answered = _call(channel, method, payloads, fuzzed, "admin")
         if method == "DeleteSession" and not isinstance(answered, refusals.Refusal):
             fuzzed.forget()
