@@ -81,7 +81,7 @@ class ModelConfig(_Json):
     """Whether the prior context is trained (paper) or fixed at zero."""
 
     def __post_init__(self) -> None:
-        _require(self, 1, _WIDTH, "context_dim")
+        _require(self, 0, _WIDTH, "context_dim")
         _require_layers(self.hidden)
         if self.log_var_min >= self.log_var_max:
             raise ValueError(f"log_var_min {self.log_var_min} must be below log_var_max {self.log_var_max}")
@@ -252,6 +252,7 @@ class Configuration(_Json):
                 f"shared dynamics need no context: expected context_dim 0, came {self.dynamics.context_dim}"
             )
         closed = self.adapt.method is AdaptMethod.CLOSED_FORM
+        _require(self.model, 1, _WIDTH, "context_dim")
         if closed and self.model.conditioning is not Conditioning.LINEAR_HEAD:
             raise ValueError("closed_form adaptation needs the linear_head conditioning of the model")
         if self.sac.actuator_frame and not self.model.action_gate:

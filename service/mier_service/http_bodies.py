@@ -30,7 +30,9 @@ Name = Annotated[str, Field(min_length=1, max_length=100)]
 Index = Annotated[int, Field(ge=0, lt=MAX_INDEX), WHOLE]
 Seed = Annotated[int, Field(ge=0, lt=MAX_SEED), WHOLE]
 Vector = Annotated[list[float], Field(max_length=1_000_000)]
-Version = Annotated[int, Field(ge=1, lt=MAX_INDEX, description="Number of a version of the session.", examples=[2])]
+Version = Annotated[
+    int, Field(ge=1, lt=MAX_INDEX, description="Number of a version of the session.", examples=[2]), WHOLE
+]
 Why = Annotated[
     str,
     Field(

@@ -44,15 +44,15 @@ EXCLUDED = (
     "not_a_server_error",  # stricter here: 503 is allowed, as a problem with Retry-After
     "ignored_auth",  # `test_access` walks every route with every kind of key
 )
-LIMITED = (
-    "POST /act",
-    "POST /act/batch",
-    "POST /adapt",
-    "POST /transitions",
-    "GET /sessions/{session_id}/versions",
-    "GET /sessions",
-)
-"""What these take the document cannot say in full: lengths that fit each other, at most one window, a page's token."""
+_WITHIN_LIMITS = ("POST /act", "POST /act/batch", "POST /adapt", "POST /transitions")
+
+
+def is_limited(case: Case) -> bool:
+    """Whether what the call takes is said by the document in part only: lengths that fit each other, at most one
+    window, the token of a page that there was, a version that there is."""
+    label = case.operation.label
+    names = {parameter.name for parameter in case.operation.query}
+    return label in _WITHIN_LIMITS or "page_token" in names or label.endswith(("/promote", "/pin"))
 
 
 def document() -> dict[str, Any]:
@@ -181,7 +181,8 @@ class Aim:
             if isinstance(flags, list) and all(isinstance(flag, bool) for flag in flags):
                 body[name] = [bool(flags) and flags[row % len(flags)] for row in range(rows)]
         version = body.get("policy_version")
-        if (isinstance(version, list) or (_whole(version) and version >= 0)) and self._drawn("version", 8):
+        legal = isinstance(version, list) or (version is not None and _whole(version) and version >= 0)
+        if legal and self._drawn("version", 8):
             body["policy_version"] = self._drawn("which", 2)
         if _whole(body.get("episode")) and 0 <= body["episode"] < 2**31 and self._drawn("new", 2):
             body["episode"] = self._drawn("episode", 2**31)

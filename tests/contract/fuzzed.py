@@ -12,7 +12,7 @@ import httpx
 
 from mier_client.http_transport import HttpTransport
 from mier_service.access.keys import Scope
-from tests.contract.helpers import CALL_S, batch
+from tests.contract.helpers import ALL, CALL_S, batch
 from tests.contract.keys import bearer, make_key, migrate, wait_until
 from tests.contract.server import Server
 
@@ -47,12 +47,14 @@ class Fuzzed:
         return bearer(self.keys[key]) if key else {}
 
     def named(self, text: str) -> str:
-        """The id that a generated text stands for, or the text itself."""
+        """The id that a generated text stands for, or the text itself. The session has two versions, as `every_call`
+        has it."""
         if text not in (SESSION, OPERATION):
             return text
         if not self._ids:
             session = self.admin.create_session(CHECKPOINT, 0, None, "", CALL_S)
             self.admin.submit_transitions(session.id, batch(_STEPS), "", CALL_S)
+            self.admin.adapt(session.id, ALL, "", CALL_S)
             operation = self.admin.finetune(session.id, 1, 0, "", CALL_S)
             self.admin.cancel_operation(operation.id, "", CALL_S)
             *_, last = self.admin.watch_operation(operation.id, CALL_S)

@@ -45,7 +45,9 @@ def _steps(**changes: Any) -> tuple[dict[str, Any], pb.SubmitTransitionsRequest]
     fields: dict[str, Any] = {"session_id": SESSION, "episode": 5, "first_step": 0, "policy_version": [1], **rows}
     fields |= changes
     body = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in fields.items()}
-    message = {name: encode(value) if isinstance(value, np.ndarray) else value for name, value in fields.items()}
+    message: dict[str, Any] = {
+        name: encode(value) if isinstance(value, np.ndarray) else value for name, value in fields.items()
+    }
     return body, pb.SubmitTransitionsRequest(**message)
 
 
@@ -101,6 +103,20 @@ MISTAKES = {
         ("POST", "/operations/x/cancel"),
         "CancelOperation",
         pb.CancelOperationRequest(operation_id="x"),
+    ),
+    "no such version": Mistake(
+        R.VERSION_NOT_FOUND,
+        ("POST", f"/sessions/{SESSION}/promote"),
+        "PromoteVersion",
+        pb.PromoteVersionRequest(session_id=SESSION, version=99, reason="r"),
+        {"version": 99, "reason": "r"},
+    ),
+    "a decision without a reason": Mistake(
+        R.INVALID_ARGUMENT,
+        ("POST", f"/sessions/{SESSION}/pin"),
+        "PinVersion",
+        pb.PinVersionRequest(session_id=SESSION),
+        {"reason": ""},
     ),
     "seed below": _create(R.INVALID_ARGUMENT, seed=-1),
     "seed above": _create(R.INVALID_ARGUMENT, seed=2**53),
@@ -199,6 +215,9 @@ MISTAKES = {
 ELSEWHERE = {
     R.SESSION_PAUSED: "test_sessions, over both",
     R.OPERATION_IN_PROGRESS: "test_learning, over both",
+    R.NO_EARLIER_VERSION: "test_lineage, over both",
+    R.VERSION_PINNED: "test_lineage, over both",
+    R.SESSION_CHANGED: "takes a race",
     R.ADAPTATION_FAILED: "below",
     R.CHECKPOINT_CHANGED: "takes other files",
     R.OVERLOADED: "takes load",

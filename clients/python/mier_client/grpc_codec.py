@@ -129,6 +129,7 @@ def policy_version(message: pb.PolicyVersion) -> values.PolicyVersion:
     )
 
 
+@reply("a change of version")
 def promotion_record(message: pb.PromotionRecord) -> values.PromotionRecord:
     return values.PromotionRecord(
         kind=values.PromotionKind(_known("PromotionKind", message.kind)),

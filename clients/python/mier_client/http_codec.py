@@ -13,7 +13,7 @@ import numpy as np
 
 from mier_client import errors, values
 from mier_client.errors import FieldViolation, MierError, Problem
-from mier_client.replies import reply
+from mier_client.replies import json_object, reply
 
 Json = Mapping[str, Any]
 
@@ -109,6 +109,7 @@ def policy_version(body: Json) -> values.PolicyVersion:
     )
 
 
+@reply("a change of version")
 def promotion_record(body: Json) -> values.PromotionRecord:
     return values.PromotionRecord(
         kind=values.PromotionKind(body["kind"]),
@@ -173,6 +174,11 @@ def versions(body: Json) -> tuple[list[values.PolicyVersion], str]:
     return [policy_version(item) for item in body["versions"]], body["next_page_token"]
 
 
+@reply("a page of changes of version")
+def promotions(body: Json) -> tuple[list[values.PromotionRecord], str]:
+    return [promotion_record(item) for item in body["promotions"]], body["next_page_token"]
+
+
 @reply("an action")
 def acted(body: Json) -> values.Acted:
     action = np.array(body["action"])
@@ -196,11 +202,8 @@ def _environment(body: Json) -> values.EnvironmentSpec:
 
 
 def _problem(response: httpx.Response) -> Problem:
-    try:
-        body = response.json()
-    except ValueError:
-        body = None
-    if not isinstance(body, dict):
+    body = json_object(response)
+    if body is None:
         # Not the service itself, but something between it and the caller.
         body = {"detail": f"HTTP {response.status_code} {response.reason_phrase} without a problem document"}
     named = {"reason": f"HTTP_{response.status_code}", "request_id": response.headers.get("x-request-id")}

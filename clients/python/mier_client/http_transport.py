@@ -12,7 +12,7 @@ import httpx
 
 from mier_client import http_codec as codec
 from mier_client.errors import DeadlineExceeded, Problem, Unavailable
-from mier_client.replies import unexpected
+from mier_client.replies import json_object, unexpected
 from mier_client.security import Tls, authorization
 from mier_client.transport import ActQuery, ActStream, Page, TransitionBatch
 from mier_client.values import (
@@ -145,8 +145,7 @@ class HttpTransport:
         return self._decide(session_id, "move", {"checkpoint": checkpoint, "reason": reason}, key, timeout_s)
 
     def list_promotions(self, session_id: str, page: Page, timeout_s: float) -> tuple[Sequence[PromotionRecord], str]:
-        body = self._get(f"/sessions/{_segment(session_id)}/promotions", _page_query(page), timeout_s)
-        return [codec.promotion_record(item) for item in body["promotions"]], body["next_page_token"]
+        return codec.promotions(self._get(f"/sessions/{_segment(session_id)}/promotions", _page_query(page), timeout_s))
 
     def live(self, timeout_s: float) -> bool:
         with _typed_errors():
@@ -231,11 +230,8 @@ def _page_query(page: Page) -> dict[str, str]:
 
 
 def _object(response: httpx.Response) -> codec.Json:
-    try:
-        body = response.json()
-    except ValueError:
-        body = None
-    if not isinstance(body, dict):
+    body = json_object(response)
+    if body is None:
         raise unexpected(f"expected a JSON object, got {response.text[:80]!r}")
     return body
 

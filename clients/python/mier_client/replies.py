@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import httpx
 
 from mier_client.errors import Problem, ServerFault
 
@@ -21,13 +23,22 @@ def reply(what: str) -> Callable[[Callable[[Body], Value]], Callable[[Body], Val
         def checked(body: Body) -> Value:
             try:
                 return read(body)
-            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
                 cause = f"{type(error).__name__}: {error}"[:_MAX_CAUSE]
                 raise unexpected(f"expected {what}, got something else ({cause})") from error
 
         return checked
 
     return decorate
+
+
+def json_object(response: httpx.Response) -> dict[str, Any] | None:
+    """The object that the body is; None if it is something else."""
+    try:
+        body = response.json()
+    except (ValueError, RecursionError):
+        return None
+    return body if isinstance(body, dict) else None
 
 
 def unexpected(detail: str) -> ServerFault:
