@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from mier import state_fit
 from mier.agent import Agent
 from mier.config import Configuration
 from mier.relabel import RelabelBuffer
@@ -106,23 +107,44 @@ def decode(files: Mapping[str, bytes]) -> Checkpoint:
     try:
         weights, packed = load(files[WEIGHTS]), load(files[BUFFER])
         spec = EnvSpec.from_json(manifest["spec"])
-        agent = Agent.build(spec, Configuration.from_json(manifest["configuration"]), manifest["training_tasks"])
-        for part, module in agent.modules().items():
-            module.load_state_dict(
-                {k.removeprefix(part + "."): v for k, v in weights.items() if k.startswith(part + ".")}
-            )
-        agent.log_alpha = weights["log_alpha"].item()
-        agent.training_contexts = weights["training_contexts"]
-        buffer = _unpack_buffer(packed)
-    except (safetensors.SafetensorError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        agent = _agent(spec, Configuration.from_json(manifest["configuration"]), manifest["training_tasks"], weights)
+        buffer = _unpack_buffer(spec, packed, len(agent.training_contexts))
+    except (
+        safetensors.SafetensorError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError
+    ) as error:  # fmt: skip
         raise CheckpointError(f"the manifest and the tensors do not fit each other: {error}") from error
     return Checkpoint(manifest, agent.freeze(), buffer, hashlib.sha256(files[MANIFEST]).hexdigest())
+
+
+def _agent(spec: EnvSpec, configuration: Configuration, training_tasks: Any, weights: Mapping[str, Tensor]) -> Agent:
+    """The agent with these weights. Sizes that the manifest asks for are compared with those of the tensors first, on
+    the meta device: a few bytes of it could ask for all memory."""
+    if type(training_tasks) is not int:
+        raise ValueError(f"training_tasks: expected an integer, came {training_tasks!r:.80}")
+    dim = configuration.model.context_dim
+    with torch.device("meta"):
+        wanted = Agent.build(spec, configuration, 0)
+        expected = {
+            f"{part}.{name}": value
+            for part, module in wanted.modules().items()
+            for name, value in module.state_dict().items()
+        }
+        expected |= {"log_alpha": torch.empty(()), "training_contexts": torch.empty(training_tasks, dim)}
+    state_fit.require_state(WEIGHTS, weights, expected)
+    if not training_tasks:
+        raise ValueError("training_contexts: expected at least one training task, came none")
+    agent = Agent.build(spec, configuration, training_tasks)
+    for part, module in agent.modules().items():
+        module.load_state_dict({k.removeprefix(part + "."): v for k, v in weights.items() if k.startswith(part + ".")})
+    agent.log_alpha = weights["log_alpha"].item()
+    agent.training_contexts = weights["training_contexts"]
+    return agent
 
 
 def _manifest(data: bytes) -> dict[str, Any]:
     try:
         manifest = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{MANIFEST}: expected JSON, came {len(data)} bytes that are not ({error})") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         came = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
@@ -168,17 +190,34 @@ def _half(what: str, value: Tensor) -> Tensor:
     return half
 
 
-def _unpack_buffer(packed: Mapping[str, Tensor]) -> RelabelBuffer:
-    length = packed["length"].long()
-    episode = torch.repeat_interleave(torch.arange(len(length)), length)
+def _unpack_buffer(spec: EnvSpec, packed: Mapping[str, Tensor], tasks: int) -> RelabelBuffer:
+    episodes = len(packed["length"]) if packed["length"].ndim else 0
+    rows = len(packed["observation"]) if packed["observation"].ndim else 0
+    expected = {
+        "observation": torch.empty(rows, spec.observation_dim, dtype=torch.half, device="meta"),
+        "final_observation": torch.empty(episodes, spec.observation_dim, dtype=torch.half, device="meta"),
+        "action": torch.empty(rows, spec.action_dim, dtype=torch.half, device="meta"),
+        "reward": torch.empty(rows, dtype=torch.half, device="meta"),
+        "terminated": torch.empty(episodes, dtype=torch.uint8, device="meta"),
+        "length": torch.empty(episodes, dtype=torch.int, device="meta"),
+        "task": torch.empty(episodes, dtype=torch.int, device="meta"),
+    }
+    state_fit.require_state(BUFFER, packed, expected)
+    length, task = packed["length"].long(), packed["task"].long()
+    # Before episodes are laid out: lengths that somebody wrote could ask for all memory.
+    if episodes == 0 or not (length > 0).all() or int(length.sum()) != rows:
+        raise ValueError(f"{BUFFER}: expected episodes of at least one step, {rows} in all, came others")
+    if not ((task >= 0) & (task < tasks)).all() or not (packed["terminated"] <= 1).all():
+        raise ValueError(f"{BUFFER}: expected episodes of {tasks} training tasks that fell or did not, came others")
+    episode = torch.repeat_interleave(torch.arange(episodes), length)
     last = _last_rows(episode)
     observation = packed["observation"].float()
     following = torch.cat([observation[1:], observation[:1]])
     following[last] = packed["final_observation"].float()
-    terminated = torch.zeros(len(observation))
+    terminated = torch.zeros(rows)
     terminated[last] = packed["terminated"].float()
     transitions = Transitions(observation, packed["action"].float(), packed["reward"].float(), following, terminated)
-    return RelabelBuffer(transitions, episode, packed["task"].long())
+    return RelabelBuffer(transitions, episode, task)
 
 
 def _last_rows(episode: Tensor) -> Tensor:

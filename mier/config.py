@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import types
-import typing
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Self
+
+from mier import json_values
 
 
 class Conditioning(StrEnum):
@@ -40,27 +40,26 @@ class _Json:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """Inverse of `to_json`; an unknown key is refused by name."""
-        hints = typing.get_type_hints(cls)
-        known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
-        if unknown := sorted(set(value) - known):
-            raise ValueError(f"{cls.__name__}: unknown keys {unknown}; known are {sorted(known)}")
-        return cls(**{name: _restore(hints[name], item) for name, item in value.items()})
+        """Inverse of `to_json`; ValueError names an unknown key, or one whose value is of another type."""
+        return json_values.from_json(cls, value)
 
 
-def _restore(hint: Any, item: Any) -> Any:
-    origin = typing.get_origin(hint)
-    if origin is tuple:
-        return tuple(item)
-    if origin in (types.UnionType, typing.Union):
-        inner = [h for h in typing.get_args(hint) if h is not type(None)]
-        return None if item is None else _restore(inner[0], item)
-    if isinstance(hint, type):
-        if is_dataclass(hint) and issubclass(hint, _Json):
-            return hint.from_json(item)
-        if issubclass(hint, StrEnum):
-            return hint(item)
-    return item
+_LAYERS = 64
+_WIDTH = 65_536
+
+
+def _require(config: object, low: int, high: int, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if value < low:
+            raise ValueError(f"{name} must be at least {low}, came {value}")
+        if value > high:
+            raise ValueError(f"{name} must be at most {high}, came {value}")
+
+
+def _require_layers(hidden: tuple[int, ...]) -> None:
+    if not 1 <= len(hidden) <= _LAYERS or not all(1 <= width <= _WIDTH for width in hidden):
+        raise ValueError(f"hidden must be 1 to {_LAYERS} layers of 1 to {_WIDTH} units, came {str(hidden[:8])[:80]}")
 
 
 @dataclass(frozen=True)
@@ -82,6 +81,8 @@ class ModelConfig(_Json):
     """Whether the prior context is trained (paper) or fixed at zero."""
 
     def __post_init__(self) -> None:
+        _require(self, 0, _WIDTH, "context_dim")
+        _require_layers(self.hidden)
         if self.log_var_min >= self.log_var_max:
             raise ValueError(f"log_var_min {self.log_var_min} must be below log_var_max {self.log_var_max}")
         if self.action_gate and self.conditioning is Conditioning.LINEAR_HEAD:
@@ -129,14 +130,14 @@ class AdaptConfig(_Json):
     out_of_reach: OutOfReach = OutOfReach.BEST_KNOWN
 
     def __post_init__(self) -> None:
+        _require(self, 1, 1000, "steps", "starts")
+        _require(self, 0, 10_000, "later_steps", "gauss_newton_steps")
+        if self.learning_rate <= 0.0:
+            raise ValueError(f"learning_rate must be above 0, came {self.learning_rate}")
         if self.min_transitions < 5:
             raise ValueError(f"min_transitions must be at least 5 (a hold-out needs rows), came {self.min_transitions}")
         if not 0.0 < self.holdout_fraction <= 0.5:
             raise ValueError(f"holdout_fraction must be above 0 and at most 0.5, came {self.holdout_fraction}")
-        if self.steps < 1:
-            raise ValueError(f"steps must be at least 1, came {self.steps}")
-        if self.starts < 1:
-            raise ValueError(f"starts must be at least 1, came {self.starts}")
         if self.joint and self.method is not AdaptMethod.GAUSS_NEWTON:
             raise ValueError("joint training needs gauss_newton adaptation: gradient steps are meta-trained themselves")
 
@@ -154,6 +155,9 @@ class SacConfig(_Json):
     actuator_frame: bool = False
     """Policy and critic work in the frame in which the sign of each actuator is the model's own; needs
     `ModelConfig.action_gate`, whose entries of the context say what that sign is."""
+
+    def __post_init__(self) -> None:
+        _require_layers(self.hidden)
 
 
 @dataclass(frozen=True)
@@ -216,18 +220,11 @@ class FineTuneConfig(_Json):
         for name in ("real_fraction", "own_starts", "lived_share", "imagined_share"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} must be 0 to 1, came {getattr(self, name)}")
-        for name in (
-            "batch_size",
-            "relabel_every_updates",
-            "relabel_transitions",
-            "relabel_capacity",
-            "rollout_steps",
-            "judge_every_updates",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, came {getattr(self, name)}")
-        if self.judge_steps < 0:
-            raise ValueError(f"judge_steps must be at least 0, came {self.judge_steps}")
+        _require(self, 1, 2**31 - 1, "updates", "relabel_every_updates", "judge_every_updates")
+        _require(self, 0, 2**31 - 1, "critic_only_updates")
+        _require(self, 1, 65_536, "batch_size", "rollout_steps")
+        _require(self, 1, 10_000_000, "relabel_transitions", "relabel_capacity")
+        _require(self, 0, 1_000_000, "model_steps", "judge_steps")
         for name in ("best_share", "final_rate"):
             if not 0.0 < getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} must be above 0 and at most 1, came {getattr(self, name)}")
@@ -255,6 +252,7 @@ class Configuration(_Json):
                 f"shared dynamics need no context: expected context_dim 0, came {self.dynamics.context_dim}"
             )
         closed = self.adapt.method is AdaptMethod.CLOSED_FORM
+        _require(self.model, 1, _WIDTH, "context_dim")
         if closed and self.model.conditioning is not Conditioning.LINEAR_HEAD:
             raise ValueError("closed_form adaptation needs the linear_head conditioning of the model")
         if self.sac.actuator_frame and not self.model.action_gate:

@@ -16,7 +16,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from mier import sac
+from mier import sac, saved_finetune, state_fit
 from mier.adaptation import NotFinite, nll, require_finite, split_holdout
 from mier.checkpoint import Checkpoint
 from mier.config import FineTuneConfig
@@ -93,8 +93,11 @@ class FineTune:
         Raises:
             InsufficientData: too few transitions to adapt to.
             NotFinite: they lead to no finite context.
+            CorruptedData: the start weights are of other networks than the checkpoint's.
         """
         agent = checkpoint.agent
+        if start_weights is not None:
+            start_weights.require_fit(agent)
         adapted = agent.adapt(transitions)
         context = torch.from_numpy(adapted.context)
         require_finite(context)
@@ -213,21 +216,30 @@ class FineTune:
             config = FineTuneConfig.from_json(tree["config"])
             agent = checkpoint.agent
             model = DynamicsModel(agent.spec, agent.configuration.model, agent.configuration.adapt)
-            model.load_state_dict(tree["model"])
+            state_fit.load_state("model", model, tree["model"])
             state = _sac_state(checkpoint, PolicyWeights.of(agent), config)
+            saved_finetune.require_sac(state, tree["sac"])
             state.load_state_dict(tree["sac"])
+            for name in ("model_context", "policy_context"):
+                state_fit.require_tensor(name, tree[name], (agent.configuration.model.context_dim,))
+            seed, updates_done, bold = tree["seed"], tree["updates_done"], tree["bold"]
+            if type(seed) is not int or type(updates_done) is not int or type(bold) is not bool:
+                raise ValueError("seed and updates_done are integers, bold is true or false; came others")
+            if not 0 <= updates_done <= config.updates:
+                raise ValueError(f"expected 0 to {config.updates} updates done, came {updates_done}")
             tuned = cls(
-                checkpoint, transitions, config, tree["seed"], model.requires_grad_(False),
-                tree["model_context"], tree["policy_context"], state, tree["bold"],
+                checkpoint, transitions, config, seed, model.requires_grad_(False),
+                tree["model_context"], tree["policy_context"], state, bold,
             )  # fmt: skip
-            tuned.updates_done = tree["updates_done"]
+            tuned.updates_done = updates_done
             tuned.generator.set_state(tree["generator"])
+            state_fit.require_tensor("last", tree["last"], (3,))
             tuned._critic_loss, tuned._actor_loss, tuned._relabelled_mean = tree["last"]
-            tuned._best = Best.from_tree(tree["best"]) if "best" in tree else None
-            tuned._pool = Transitions(**tree["pool"]) if "pool" in tree else None
+            tuned._best = saved_finetune.read_best(agent, tree["best"]) if "best" in tree else None
+            tuned._pool = saved_finetune.read_pool(agent.spec, tree["pool"]) if "pool" in tree else None
         except CorruptedData:
             raise
-        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
             raise CorruptedData(f"expected a fine-tune's save, came another saved state ({error})") from error
         return tuned
 

@@ -69,7 +69,9 @@ def unpack(data: bytes) -> Any:
             if (came := _digest(structure, tensors)) != expected:
                 raise ValueError(f"expected sha256 {expected} of its contents, came {came}")
         return walk(structure)
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, IndexError) as error:
+    except (
+        safetensors.SafetensorError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError
+    ) as error:  # fmt: skip
         raise CorruptedData(f"expected a saved state, came {len(data)} bytes that are not one ({error})") from error
 
 

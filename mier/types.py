@@ -10,6 +10,8 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor
 
+from mier import json_values
+
 
 class Varies(StrEnum):
     """What differs between the tasks of a family; the model predicts just that."""
@@ -53,6 +55,12 @@ class EnvSpec:
             )
         if any(low >= high for low, high in zip(self.action_low, self.action_high, strict=True)):
             raise ValueError(f"spec {self.id}: every action_low must be below its action_high")
+        if not (self.observation_names and self.action_names):
+            raise ValueError(f"spec {self.id}: expected at least one observation and one action, came none")
+        if self.dt_s <= 0.0 or self.horizon_steps < 1:
+            raise ValueError(f"spec {self.id}: dt_s and horizon_steps must be above 0")
+        if odd := [r.index for r in self.healthy_ranges if not 0 <= r.index < len(self.observation_names)]:
+            raise ValueError(f"spec {self.id}: healthy ranges are of observation entries, came indices {odd}")
 
     @property
     def observation_dim(self) -> int:
@@ -67,13 +75,8 @@ class EnvSpec:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """Inverse of `to_json`; unknown keys are refused."""
-        fields = dict(value)
-        for name in ("observation_names", "action_names", "action_low", "action_high"):
-            fields[name] = tuple(fields[name])
-        fields["varies"] = Varies(fields["varies"])
-        fields["healthy_ranges"] = tuple(HealthyRange(**r) for r in fields.get("healthy_ranges", ()))
-        return cls(**fields)
+        """Inverse of `to_json`; ValueError names an unknown key, or one whose value is of another type."""
+        return json_values.from_json(cls, value)
 
     def to_unit_action(self, action: Tensor) -> Tensor:
         """[..., action_dim] in environment units -> the same action in [-1, 1], which the networks see."""

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mier import state_fit
 from mier.agent import Agent
 from mier.networks import Policy, TwinCritic
 from mier.serialization import CorruptedData, pack, unpack
@@ -41,8 +42,28 @@ class PolicyWeights:
         prefix = name + "."
         return {k.removeprefix(prefix): v for k, v in self.state.items() if k.startswith(prefix)}
 
+    def require_fit(self, agent: Agent) -> None:
+        """Refuses weights that are of other networks than the agent's.
+
+        Raises:
+            CorruptedData: names the first tensor that does not fit.
+        """
+        expected = {f"policy.{k}": v for k, v in agent.policy.state_dict().items()}
+        expected |= {f"critic.{k}": v for k, v in agent.critic.state_dict().items()}
+        dim = agent.configuration.model.context_dim
+        try:
+            state_fit.require_state("weights", self.state, expected | {"log_alpha": torch.empty(())})
+            state_fit.require_tensor("context", torch.from_numpy(self.context), (dim,))
+        except ValueError as error:
+            raise CorruptedData(f"expected weights of this checkpoint's networks, came others ({error})") from error
+
     def load_policy(self, agent: Agent) -> Policy:
-        """A frozen policy with these weights."""
+        """A frozen policy with these weights.
+
+        Raises:
+            CorruptedData: they are of other networks than the agent's.
+        """
+        self.require_fit(agent)
         policy = Policy(agent.spec, agent.configuration.model.context_dim, agent.configuration.sac)
         policy.load_state_dict(self.part("policy"))
         policy.eval().requires_grad_(False)
@@ -61,6 +82,10 @@ class PolicyWeights:
         """
         tree = unpack(data)
         try:
-            return cls(dict(tree["state"]), tree["context"].numpy())
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            state, context = dict(tree["state"]), tree["context"]
+            for name, value in state.items():
+                state_fit.require_tensor(str(name), value, tuple(value.shape))
+            state_fit.require_tensor("context", context, (None,))
+            return cls(state, context.numpy())
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise CorruptedData(f"expected policy weights, came another saved state ({error})") from error

@@ -20,6 +20,8 @@ Shape = Sequence[int | None]
 
 _WIRE = np.dtype("<f4")
 _MAX_AXES = 8
+_MAX_LENGTH = 2**31 - 1
+"""More than any message holds; NumPy refuses some longer axes even of arrays without entries."""
 
 
 def encode(array: npt.ArrayLike) -> pb.Tensor:
@@ -39,9 +41,11 @@ def encode(array: npt.ArrayLike) -> pb.Tensor:
 
 def decode(tensor: pb.Tensor, name: str, shape: Shape | None = None) -> FloatArray:
     """The values of a tensor message, writable and native; `name` is what an error calls it."""
+    if len(tensor.shape) > _MAX_AXES:
+        raise ValueError(f"{name}: expected at most {_MAX_AXES} axes, got {len(tensor.shape)}")
     given = tuple(tensor.shape)
-    if len(given) > _MAX_AXES or any(length < 0 for length in given):
-        raise ValueError(f"{name}: expected at most {_MAX_AXES} axes of length >= 0, got shape {_text(given)}")
+    if any(not 0 <= length <= _MAX_LENGTH for length in given):
+        raise ValueError(f"{name}: expected axes of length 0 to {_MAX_LENGTH}, got shape {_text(given)}")
     expected_bytes = 4 * math.prod(given)
     if len(tensor.data) != expected_bytes:
         raise ValueError(

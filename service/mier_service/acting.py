@@ -105,7 +105,7 @@ class Acting:
         self._touch(call.session_id)
         observation, noise = _inputs(call, active)
         action = active.policy.act(observation, active.context, noise)
-        return Action(action[0], active.number, active.weights_hash)
+        return _action(action[0], active)
 
     async def act_batch(self, calls: list[ActCall | ServiceError]) -> list[Action | ServiceError]:
         """One outcome for each call, in order; sessions on the same weights act in one run. A call that could not
@@ -120,7 +120,8 @@ class Acting:
                     raise call
                 active = self._active.get(call.session_id) or await self._load(call.session_id)
                 self._touch(call.session_id)
-                groups.setdefault(id(active.policy), []).append((index, active, *_inputs(call, active)))
+                inputs = _inputs(call, active)
+                groups.setdefault(id(active.policy), []).append((index, active, *inputs))
             except ServiceError as error:
                 outcomes[index] = error
         for group in groups.values():
@@ -133,7 +134,10 @@ class Acting:
             else:
                 actions = await self._pool.run(policy.act, observation, context, noise)
             for (index, active, _, _), action in zip(group, actions, strict=True):
-                outcomes[index] = Action(action, active.number, active.weights_hash)
+                try:
+                    outcomes[index] = _action(action, active)
+                except ServiceError as error:
+                    outcomes[index] = error
         return [outcome for outcome in outcomes if outcome is not None]
 
     async def refresh(self, session_id: str) -> Active:
@@ -245,6 +249,17 @@ def _open(session_id: str, number: int, load: Callable[[], Policy]) -> Policy:
             f"version {number} of session {session_id} cannot act: {error}. Restore the data folder "
             "from a backup, or fine-tune a new session",
         ) from error
+
+
+def _action(action: FloatArray, active: Active) -> Action:
+    """What the policy chose; refused if it is no number, which a robot must never be sent."""
+    if not np.isfinite(action).all():
+        raise invalid(
+            "observation",
+            f"observation: under version {active.number} it leads to no finite action; check its units and order "
+            "against the session's environment",
+        )
+    return Action(action, active.number, active.weights_hash)
 
 
 def _inputs(call: ActCall, active: Active) -> tuple[FloatArray, FloatArray]:

@@ -33,6 +33,7 @@ from mier_service.files import write_durably
 from mier_service.grpc import GrpcServer
 from mier_service.health import build_health
 from mier_service.http import Guard, build_app
+from mier_service.http_protocol import HttpProtocol
 from mier_service.http_routes import build_router
 from mier_service.learning import Learning
 from mier_service.lifecycle import Lifecycle, Phase
@@ -136,14 +137,15 @@ class Service:
         self._grpc = GrpcServer(core, self._gate, self._metrics, config)
         calls = build_router(core, self._decode_pool, self._metrics)
         health = build_health(self._lifecycle, self._storage, self._poll_pool, self._metrics, self._checkpoints.names)
-        app = build_app(calls, health, exposure.keys_required)
-        guard = Guard(app, self._lifecycle, self._gate, self._metrics, config)
+        self._app = build_app(calls, health, exposure.keys_required)
+        guard = Guard(self._app, self._lifecycle, self._gate, self._metrics, config)
         secured: dict[str, Any] = tls.uvicorn() if tls else {}
         self._http = _HttpServer(
             uvicorn.Config(
                 guard,
                 log_config=None,
                 access_log=False,
+                http=HttpProtocol,
                 lifespan="off",
                 ws="none",
                 server_header=False,
@@ -193,7 +195,8 @@ class Service:
         _log.info("stopped")
 
     def _prepare(self) -> None:
-        """Migrates and clears up; decodes the checkpoints, so that the first session need not wait."""
+        """Migrates and clears up; decodes the checkpoints and makes the document, so that no caller waits for them."""
+        self._app.openapi()
         self._storage.prepare()
         self._gate.take(self._gate.read())
         if self._gate.required and not self._gate.has_keys:

@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from mier.types import EnvSpec
 from mier_service.errors import Reason, ServiceError, Violation
-from mier_service.values import EnvironmentValue, HealthyRangeValue, VariesValue
+from mier_service.values import WHOLE, EnvironmentValue, Given, HealthyRangeValue, VariesValue
 
 _RELATIVE_TOLERANCE = 1e-6
 """Bounds and times may have gone through float32 on the way."""
@@ -34,23 +34,22 @@ def environment_value(spec: EnvSpec) -> EnvironmentValue:
 
 
 Names = Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=10_000)]
+Count = Annotated[int, Field(ge=1), WHOLE]
 Bounds = Annotated[list[float], Field(max_length=10_000)]
 
 
-class ExpectedEnvironment(BaseModel):
+class ExpectedEnvironment(Given):
     """The caller's own environment. What is left out is not compared."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
     id: str | None = Field(default=None, max_length=200, examples=["cheetah-vel-ood"])
-    observation_dim: int | None = Field(default=None, ge=1, description="Entries of an observation.", examples=[20])
-    action_dim: int | None = Field(default=None, ge=1, description="Entries of an action.", examples=[6])
+    observation_dim: Count | None = Field(default=None, description="Entries of an observation.", examples=[20])
+    action_dim: Count | None = Field(default=None, description="Entries of an action.", examples=[6])
     observation_names: Names | None = Field(default=None, description="Order of an observation. [observation_dim]")
     action_names: Names | None = Field(default=None, description="Order of an action. [action_dim]")
     action_low: Bounds | None = Field(default=None, description="Lowest legal action. [action_dim]")
     action_high: Bounds | None = Field(default=None, description="Highest legal action. [action_dim]")
     dt_s: float | None = Field(default=None, gt=0, description="Time between two actions, in seconds.", examples=[0.05])
-    horizon_steps: int | None = Field(default=None, ge=1, description="Steps of an episode.", examples=[200])
+    horizon_steps: Count | None = Field(default=None, description="Steps of an episode.", examples=[200])
     varies: VariesValue | None = None
     healthy_ranges: list[HealthyRangeValue] | None = Field(default=None, max_length=10_000)
 

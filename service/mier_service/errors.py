@@ -2,7 +2,8 @@
 
 One `ServiceError` type with a stable `Reason`. `RULES` maps a reason one to one to an HTTP status and a gRPC
 code, so that the two transports cannot drift apart. Messages say what was expected, what came, what to do; they
-never hold a traceback or a path of the server.
+never hold a traceback or a path of the server. They may quote the caller, so they are cut to a length: gRPC carries a
+refusal in its trailers, and a client drops those beyond 8 KiB with everything that they say.
 """
 
 from __future__ import annotations
@@ -99,6 +100,10 @@ RULES: dict[Reason, Rule] = {
 }
 
 
+_MAX_DETAIL, _MAX_VIOLATIONS, _MAX_VIOLATION = 2000, 1000, 250
+"""Bytes on the wire of a detail (percent-encoded), of all violations, and of one of their fields or descriptions."""
+
+
 @dataclass(frozen=True)
 class Violation:
     """What is wrong with one field of the request."""
@@ -117,8 +122,8 @@ class ServiceError(Exception):
         """`challenge` is for WWW-Authenticate (RFC 6750), where the key is at fault."""
         super().__init__(detail)
         self.reason = reason
-        self.detail = detail
-        self.violations = violations
+        self.detail = _cut(detail, _MAX_DETAIL)
+        self.violations = _within(violations)
         self.challenge = challenge
 
     @property
@@ -155,3 +160,36 @@ def operation_not_found(operation_id: str) -> ServiceError:
         Reason.OPERATION_NOT_FOUND,
         f"there is no operation {operation_id[:80]!r}: the reply of a fine-tune carries its id",
     )
+
+
+def _within(violations: tuple[Violation, ...]) -> tuple[Violation, ...]:
+    """The first ones, as many as there is room for."""
+    kept: list[Violation] = []
+    left = _MAX_VIOLATIONS
+    for given in violations:
+        short = Violation(_cut(given.field, _MAX_VIOLATION), _cut(given.description, _MAX_VIOLATION))
+        left -= _wire_bytes(short.field) + _wire_bytes(short.description)
+        if left < 0:
+            break
+        kept.append(short)
+    return tuple(kept)
+
+
+def _cut(text: str, most: int) -> str:
+    """The text if it takes no more bytes on the wire, else its beginning."""
+    head = text[:most]
+    if len(head) == len(text) and _wire_bytes(head) <= most:
+        return text
+    kept, left = 0, most - len("...")
+    for letter in head:
+        left -= _wire_bytes(letter)
+        if left < 0:
+            break
+        kept += 1
+    return text[:kept] + "..."
+
+
+def _wire_bytes(text: str) -> int:
+    """Bytes of a text in gRPC's trailers: what is not printable ASCII takes three for each byte of UTF-8."""
+    plain = sum(" " <= letter <= "~" and letter != "%" for letter in text)
+    return plain + 3 * (len(text.encode(errors="replace")) - plain)

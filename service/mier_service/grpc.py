@@ -6,15 +6,9 @@ Handlers call gRPC's own argument `rpc`, since a context is something else here.
 
 from __future__ import annotations
 
-import re
-import time
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, NoReturn, TypeVar
+from collections.abc import AsyncIterator
 
 import grpc
-import structlog
-from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -23,27 +17,25 @@ from mier_proto.v1 import adaptation_pb2_grpc as pb_grpc
 from mier_service import grpc_messages as m
 from mier_service.access.gate import Gate
 from mier_service.access.guarded import GuardedCore
-from mier_service.acting import ActCall
+from mier_service.acting import ActCall, Action
 from mier_service.config import ServeConfig
-from mier_service.errors import Reason, ServiceError
+from mier_service.errors import ServiceError
+from mier_service.grpc_answers import Answers, Rpc, request_id
+from mier_service.grpc_wire import Wire
 from mier_service.metrics import Metrics
-from mier_service.statuses import status_of
 from mier_service.tls import Tls
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["AdaptationService"].full_name
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_log = structlog.get_logger(__name__)
-M = TypeVar("M", bound=Message)
-Rpc = Any  # grpc.aio.ServicerContext, which the stubs type in two ways at once
+_HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 
 class AdaptationServicer(pb_grpc.AdaptationServiceServicer):
     """One method for each call of the contract."""
 
-    def __init__(self, core: GuardedCore, gate: Gate, metrics: Metrics) -> None:
+    def __init__(self, core: GuardedCore, answers: Answers, metrics: Metrics) -> None:
         self._core = core
-        self._gate = gate
         self._metrics = metrics
+        self._answer, self._stream = answers.one, answers.many
 
     async def CreateSession(self, request: pb.CreateSessionRequest, rpc: Rpc) -> pb.CreateSessionResponse:
         async def work() -> pb.CreateSessionResponse:
@@ -231,14 +223,17 @@ class AdaptationServicer(pb_grpc.AdaptationServiceServicer):
         self, requests: AsyncIterator[pb.ActStreamRequest], rpc: Rpc
     ) -> AsyncIterator[pb.ActStreamResponse]:
         async def work() -> AsyncIterator[pb.ActStreamResponse]:
-            request_id = _request_id(rpc)
-            async for request in requests:
+            own_id = request_id(rpc)
+            outcome: Action | ServiceError
+            while True:
                 try:
+                    request = await anext(requests)
                     outcome = await self._core.acting.act(m.act_call(request.request))
-                except ServiceError as error:
-                    yield pb.ActStreamResponse(outcome=m.act_outcome(error, request_id))
-                else:
-                    yield pb.ActStreamResponse(outcome=m.act_outcome(outcome, request_id))
+                except StopAsyncIteration:
+                    return
+                except ServiceError as error:  # also of a message that could not be read: the next one may be fine
+                    outcome = error
+                yield pb.ActStreamResponse(outcome=m.act_outcome(outcome, own_id))
 
         async for reply in self._stream("ActStream", rpc, work):
             yield reply
@@ -246,45 +241,11 @@ class AdaptationServicer(pb_grpc.AdaptationServiceServicer):
     async def ActBatch(self, request: pb.ActBatchRequest, rpc: Rpc) -> pb.ActBatchResponse:
         async def work() -> pb.ActBatchResponse:
             calls = [_read(item) for item in request.requests]
-            request_id = _request_id(rpc)
+            own_id = request_id(rpc)
             outcomes = await self._core.acting.act_batch(calls)
-            return pb.ActBatchResponse(outcomes=[m.act_outcome(outcome, request_id) for outcome in outcomes])
+            return pb.ActBatchResponse(outcomes=[m.act_outcome(outcome, own_id) for outcome in outcomes])
 
         return await self._answer("ActBatch", rpc, work)
-
-    async def _answer(self, call: str, rpc: Rpc, work: Callable[[], Awaitable[M]]) -> M:
-        started_s = time.perf_counter()
-        outcome = "CANCELLED"
-        try:
-            self._gate.enter(_authorization(rpc))
-            reply = await work()
-            outcome = "OK"
-            return reply
-        except ServiceError as error:
-            outcome = error.reason.value
-            await _refuse(rpc, error)
-        except Exception:
-            outcome = Reason.INTERNAL.value
-            await _refuse(rpc, _unexpected(call, rpc))
-        finally:
-            self._metrics.call("grpc", call, outcome, time.perf_counter() - started_s)
-
-    async def _stream(self, call: str, rpc: Rpc, work: Callable[[], AsyncIterator[M]]) -> AsyncIterator[M]:
-        started_s = time.perf_counter()
-        outcome = "CANCELLED"
-        try:
-            self._gate.enter(_authorization(rpc))
-            async for reply in work():
-                yield reply
-            outcome = "OK"
-        except ServiceError as error:
-            outcome = error.reason.value
-            await _refuse(rpc, error)
-        except Exception:
-            outcome = Reason.INTERNAL.value
-            await _refuse(rpc, _unexpected(call, rpc))
-        finally:
-            self._metrics.call("grpc", call, outcome, time.perf_counter() - started_s)
 
 
 class GrpcServer:
@@ -292,11 +253,14 @@ class GrpcServer:
 
     def __init__(self, core: GuardedCore, gate: Gate, metrics: Metrics, config: ServeConfig) -> None:
         self._config = config
+        answers = Answers(gate, metrics)
+        open_services = (_HEALTH, reflection.SERVICE_NAME)
         self._server = grpc.aio.server(
-            maximum_concurrent_rpcs=config.max_grpc_calls,
+            interceptors=[Wire(answers, config.max_grpc_calls, config.max_body_bytes, open_services)],
+            # What goes beyond these gRPC refuses by itself, in its own words; up to there `Wire` says what is wrong.
+            maximum_concurrent_rpcs=2 * config.max_grpc_calls,
             options=[
-                ("grpc.max_receive_message_length", config.max_body_bytes),
-                ("grpc.max_send_message_length", config.max_body_bytes),
+                ("grpc.max_receive_message_length", 2 * config.max_body_bytes),
                 ("grpc.so_reuseport", 0),  # a port in use is an error, not shared
                 # Peers that died without a word are noticed within half a minute.
                 ("grpc.keepalive_time_ms", 20_000),
@@ -306,11 +270,10 @@ class GrpcServer:
             ],
         )
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
-        pb_grpc.add_AdaptationServiceServicer_to_server(AdaptationServicer(core, gate, metrics), self._server)
+        pb_grpc.add_AdaptationServiceServicer_to_server(AdaptationServicer(core, answers, metrics), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if config.grpc_reflection:
-            names = (SERVICE_NAME, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
-            reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), self._server)
+            reflection.enable_server_reflection((SERVICE_NAME, *open_services), self._server)
 
     async def start(self, host: str, tls: Tls | None) -> int:
         """Listens; the actual port. OSError if the address cannot be had."""
@@ -343,28 +306,3 @@ def _read(request: pb.ActRequest) -> ActCall | ServiceError:
         return m.act_call(request)
     except ServiceError as error:
         return error
-
-
-def _request_id(rpc: Rpc) -> str:
-    """The caller's own, or a new one; the same for all of one call."""
-    for name, value in rpc.invocation_metadata() or ():
-        if name == "x-request-id" and isinstance(value, str) and _REQUEST_ID.fullmatch(value):
-            return value
-    return uuid.uuid4().hex
-
-
-def _authorization(rpc: Rpc) -> list[str]:
-    return [str(value) for name, value in rpc.invocation_metadata() or () if name == "authorization"]
-
-
-async def _refuse(rpc: Rpc, error: ServiceError) -> NoReturn:
-    request_id = _request_id(rpc)
-    details = status_of(error, request_id).SerializeToString()
-    metadata = (("x-request-id", request_id), ("grpc-status-details-bin", details))
-    await rpc.abort(error.rule.grpc_code, error.detail, metadata)
-    raise AssertionError("abort raises")
-
-
-def _unexpected(call: str, rpc: Rpc) -> ServiceError:
-    _log.exception("call_failed", call=call, request_id=_request_id(rpc))
-    return ServiceError(Reason.INTERNAL, "an error of the service; its log says more")

@@ -88,7 +88,7 @@ def expected_environment(message: pb.EnvironmentSpec) -> ExpectedEnvironment:
     try:
         return ExpectedEnvironment.model_validate(fields)
     except ValidationError as error:
-        raise from_pydantic(error) from None
+        raise from_pydantic(error, within="expected_environment") from None
 
 
 def window(message: pb.Window) -> v.WindowValue:
@@ -96,7 +96,7 @@ def window(message: pb.Window) -> v.WindowValue:
     try:
         return v.WindowValue.model_validate({} if kind is None else {kind: getattr(message, kind)})
     except ValidationError as error:
-        raise from_pydantic(error) from None
+        raise from_pydantic(error, within="window") from None
 
 
 def window_message(value: v.WindowValue | None) -> pb.Window | None:

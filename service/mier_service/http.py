@@ -18,12 +18,15 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mier_service.access.gate import Gate
 from mier_service.config import ServeConfig
 from mier_service.errors import Reason, ServiceError
 from mier_service.http_bodies import BODIES
+from mier_service.http_links import add_links
 from mier_service.lifecycle import Lifecycle, Phase
 from mier_service.metrics import Metrics
 from mier_service.problems import Problem, from_validation, problem_response
@@ -56,6 +59,8 @@ def build_app(calls: APIRouter, health: APIRouter, keys_required: bool = False) 
         description=_DESCRIPTION,
         servers=[{"url": "/", "description": "root"}, {"url": "/v1", "description": "the same, by version"}],
         redoc_url=None,
+        # A path with a slash too many is another path. A redirect would name whatever host the caller named.
+        redirect_slashes=False,
     )
     for router in (calls, health):
         app.include_router(router)
@@ -80,11 +85,21 @@ async def _invalid(request: Request, error: RequestValidationError) -> Response:
 async def _http_error(request: Request, error: HTTPException) -> Response:
     reason = _BY_STATUS.get(error.status_code, Reason.MALFORMED_REQUEST)
     where = f"{request.method} {request.url.path}"
+    headers = {"Allow": _methods(request)} if reason is Reason.METHOD_NOT_ALLOWED else error.headers
     details = {
         Reason.ROUTE_NOT_FOUND: f"there is nothing at {where[:200]}: /docs shows what there is",
         Reason.METHOD_NOT_ALLOWED: f"{where[:200]} is not offered: /docs shows what is",
     }
-    return _respond(request, ServiceError(reason, details.get(reason, str(error.detail))), error.headers)
+    return _respond(request, ServiceError(reason, details.get(reason, str(error.detail))), headers)
+
+
+def _methods(request: Request) -> str:
+    """All methods of the path; each route knows only its own."""
+    path = request.url.path.removeprefix("/v1")
+    for template, item in request.app.openapi()["paths"].items():
+        if compile_path(template)[0].fullmatch(path):
+            return ", ".join(sorted(method.upper() for method in item))
+    return "GET"  # the documents themselves, which no document describes
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
@@ -110,6 +125,7 @@ def _complete_openapi(app: FastAPI, keys_required: bool) -> None:
             )
             components = schema.setdefault("components", {})
             components.setdefault("schemas", {}).update(extra["$defs"])
+            add_links(schema)
             components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
             schema["security"] = [{"key": []}] if keys_required else [{}, {"key": []}]
             for path, item in schema["paths"].items():
@@ -158,7 +174,10 @@ class Guard:
         except ServiceError as error:
             scope["mier.outcome"] = error.reason.value
             await problem_response(error, request_id)(scope, receive, named)
+        except ClientDisconnect:
+            scope["mier.outcome"] = "CANCELLED"
         except Exception:
+            scope["mier.outcome"] = Reason.INTERNAL.value
             _log.exception("request_failed", request_id=request_id, method=scope["method"], path=scope["path"])
             if not started:
                 await problem_response(_internal(), request_id)(scope, receive, named)

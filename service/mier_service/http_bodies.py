@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 from starlette.requests import Request
 
 from mier_service.acting import MAX_BATCH, ActCall
@@ -18,7 +18,7 @@ from mier_service.lineage import MAX_REASON_CHARACTERS
 from mier_service.offload import BoundedPool
 from mier_service.problems import from_pydantic
 from mier_service.recording import Submission
-from mier_service.values import EXAMPLE_HASH, EXAMPLE_ID, MAX_INDEX, MAX_SEED, Value, WindowValue
+from mier_service.values import EXAMPLE_HASH, EXAMPLE_ID, MAX_INDEX, MAX_SEED, WHOLE, Given, Value, WindowValue
 
 JSON = "application/json"
 BINARY = "application/octet-stream"
@@ -27,10 +27,12 @@ _JSON_TYPE = re.compile(r"application/(json|[\w.+-]+\+json)", re.IGNORECASE)
 
 SessionId = Annotated[str, Field(min_length=1, max_length=100, examples=[EXAMPLE_ID])]
 Name = Annotated[str, Field(min_length=1, max_length=100)]
-Index = Annotated[int, Field(ge=0, lt=MAX_INDEX)]
-Seed = Annotated[int, Field(ge=0, lt=MAX_SEED)]
+Index = Annotated[int, Field(ge=0, lt=MAX_INDEX), WHOLE]
+Seed = Annotated[int, Field(ge=0, lt=MAX_SEED), WHOLE]
 Vector = Annotated[list[float], Field(max_length=1_000_000)]
-Version = Annotated[int, Field(ge=1, lt=MAX_INDEX, description="Number of a version of the session.", examples=[2])]
+Version = Annotated[
+    int, Field(ge=1, lt=MAX_INDEX, description="Number of a version of the session.", examples=[2]), WHOLE
+]
 Why = Annotated[
     str,
     Field(
@@ -43,10 +45,8 @@ Why = Annotated[
 Rows = Annotated[list[Vector], Field(min_length=1, max_length=1_000_000)]
 
 
-class Body(BaseModel):
-    """Strict and closed: a misspelt field is an error, not a default."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+class Body(Given):
+    """Closed: a misspelt field is an error, not a default."""
 
 
 B = TypeVar("B", bound=Body)
@@ -110,10 +110,8 @@ class FineTuneBody(Body):
     """Asks for a fine-tune."""
 
     session_id: SessionId
-    updates: int | None = Field(
+    updates: Annotated[int, Field(ge=1, le=MAX_UPDATES), WHOLE] | None = Field(
         default=None,
-        ge=1,
-        le=MAX_UPDATES,
         description="Gradient updates to make; null: as the checkpoint says.",
         examples=[4000],
     )

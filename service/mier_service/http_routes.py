@@ -64,6 +64,21 @@ _OBSERVATION = (
     "are query parameters. With Accept: application/octet-stream the reply is the raw action, and the version "
     "is in the headers Mier-Policy-Version and Mier-Weights-Hash."
 )
+_EVENT = {
+    "type": "object",
+    "required": ["event", "data"],
+    "properties": {
+        "event": {"enum": ["operation", "problem"]},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": {
+                "anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in ("OperationValue", "Problem")]
+            },
+        },
+    },
+}
+"""One server-sent event."""
 
 
 def build_router(core: GuardedCore, pool: BoundedPool, metrics: Metrics) -> APIRouter:
@@ -176,7 +191,7 @@ def _add_learning(router: APIRouter, core: GuardedCore, pool: BoundedPool) -> No
                 "description": "Server-sent events named `operation`, each with the operation as JSON, now and at "
                 "each change; the final state is the last. An event named `problem`, with a problem document, "
                 "ends the stream early.",
-                "content": {"text/event-stream": {"schema": {"type": "string"}}},
+                "content": {"text/event-stream": {"schema": _EVENT}},
             },
             **refusals(404),
         },

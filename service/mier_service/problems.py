@@ -60,14 +60,15 @@ def problem_response(error: ServiceError, request_id: str, headers: Mapping[str,
     return Response(problem_json(error, request_id), rule.http_status, extra, MEDIA_TYPE)
 
 
-def from_validation(errors: Iterable[Mapping[str, Any]], skip: int = 0) -> ServiceError:
-    """Pydantic's errors as one refusal; `skip` leading parts of each path are not the caller's words."""
+def from_validation(errors: Iterable[Mapping[str, Any]], skip: int = 0, within: str = "") -> ServiceError:
+    """Pydantic's errors as one refusal; `skip` leading parts of each path are not the caller's words, and `within` is
+    the field that the path begins in."""
     found = list(errors)
     if any(item["type"] == "json_invalid" for item in found):
         detail = str(found[0].get("ctx", {}).get("error", found[0]["msg"]))
         return ServiceError(Reason.MALFORMED_REQUEST, f"expected a JSON body, got something else: {detail}")
     violations = tuple(
-        Violation(_path(item["loc"][skip:]) or "body", _expected(item)) for item in found[:_MAX_VIOLATIONS]
+        Violation(_path([within, *item["loc"][skip:]]) or "body", _expected(item)) for item in found[:_MAX_VIOLATIONS]
     )
     detail = "; ".join(f"{v.field}: {v.description}" for v in violations)
     if len(found) > _MAX_VIOLATIONS:
@@ -75,12 +76,12 @@ def from_validation(errors: Iterable[Mapping[str, Any]], skip: int = 0) -> Servi
     return ServiceError(Reason.INVALID_ARGUMENT, detail, violations)
 
 
-def from_pydantic(error: ValidationError) -> ServiceError:
-    return from_validation(error.errors(include_url=False, include_context=True, include_input=True))
+def from_pydantic(error: ValidationError, within: str = "") -> ServiceError:
+    return from_validation(error.errors(include_url=False, include_context=True, include_input=True), within=within)
 
 
 def _path(parts: Sequence[object]) -> str:
-    return ".".join(map(str, parts))
+    return ".".join(str(part) for part in parts if part != "")
 
 
 def _expected(item: Mapping[str, Any]) -> str:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 MAX_SEED = 2**53
 """Seeds lie below it, so that JSON carries them exactly."""
@@ -21,6 +21,14 @@ MAX_COUNT = 2**31
 EXAMPLE_ID = "0192f3a8c0de4bd0b6f4f3c6a1e2d3f4"
 EXAMPLE_HASH = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
+
+def _whole(value: Any) -> Any:
+    """JSON has one kind of number: 2.0 is the integer 2. (True is no number.)"""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WHOLE = BeforeValidator(_whole)
+"""On integers that callers send; the last annotation, so that bounds show in the schema."""
 Context = Annotated[list[float], Field(description="Latent vector. [context_dim]", examples=[[0.1, -0.2, 0.0]])]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", examples=[EXAMPLE_HASH])]
 
@@ -31,6 +39,12 @@ class Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class Given(Value):
+    """What callers send: no value is taken for one of another type."""
+
+    model_config = ConfigDict(strict=True)
+
+
 class VariesValue(StrEnum):
     """What varies from task to task."""
 
@@ -38,10 +52,10 @@ class VariesValue(StrEnum):
     DYNAMICS = "dynamics"
 
 
-class HealthyRangeValue(Value):
+class HealthyRangeValue(Given):
     """An observation entry leaving this range ends the episode (a fall)."""
 
-    index: int = Field(ge=0, description="Position in the observation.", examples=[0])
+    index: Annotated[int, Field(ge=0), WHOLE] = Field(description="Position in the observation.", examples=[0])
     low: float = Field(description="Lowest healthy value, in that entry's unit.", examples=[0.8])
     high: float = Field(description="Highest healthy value, in that entry's unit.", examples=[2.0])
 
@@ -64,15 +78,15 @@ class EnvironmentValue(Value):
     )
 
 
-class WindowValue(Value):
+class WindowValue(Given):
     """Which of the session's transitions count: at most one field; none means all."""
 
     all: bool | None = Field(default=None, description="True: all transitions. (False is not legal.)", examples=[True])
-    last_steps: int | None = Field(
-        default=None, ge=1, lt=MAX_COUNT, description="The newest so many, in the order of storing.", examples=[400]
+    last_steps: Annotated[int, Field(ge=1, lt=MAX_COUNT), WHOLE] | None = Field(
+        default=None, description="The newest so many, in the order of storing.", examples=[400]
     )
-    from_episode: int | None = Field(
-        default=None, ge=0, lt=MAX_INDEX, description="Those of this episode number and higher.", examples=[2]
+    from_episode: Annotated[int, Field(ge=0, lt=MAX_INDEX), WHOLE] | None = Field(
+        default=None, description="Those of this episode number and higher.", examples=[2]
     )
 
 

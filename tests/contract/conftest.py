@@ -14,6 +14,7 @@ from mier_client.http_transport import HttpTransport
 from mier_client.transport import Transport
 from mier_client.values import Session
 from tests.contract import tiny
+from tests.contract.fuzzed import CHECKPOINT, Fuzzed
 from tests.contract.server import Server
 
 REWARD, DYNAMICS = "tiny-reward", "tiny-dynamics"
@@ -43,6 +44,15 @@ def server(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     yield running
     assert running.stop() == 0
     assert "Traceback" not in running.log()
+
+
+@pytest.fixture(scope="session")
+def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzzed]:
+    folder = tmp_path_factory.mktemp("fuzzed")
+    tiny.write(folder / "checkpoints", CHECKPOINT, Varies.DYNAMICS, seed=1, observation_std=0.01)
+    running = Fuzzed(folder / "checkpoints", folder / "data")
+    yield running
+    running.stop()
 
 
 @pytest.fixture(params=["http", "grpc"])

@@ -48,8 +48,10 @@ def write(
     seed: int = 0,
     environment: str | None = None,
     context_dim: int = CONTEXT_DIM,
+    observation_std: float = 1.0,
 ) -> None:
-    """Writes checkpoints/<name>/ under `folder`; its environment bears the same name unless another is given."""
+    """Writes checkpoints/<name>/ under `folder`; its environment bears the same name unless another is given.
+    `observation_std` is that of the policy's normaliser: trained ones go down to 0.01."""
     torch.manual_seed(seed)
     configuration = Configuration(
         name="tiny",
@@ -62,6 +64,7 @@ def write(
     )
     agent = Agent.build(spec(environment or name, varies), configuration, training_tasks=3)
     agent.training_contexts = torch.randn(3, context_dim)
+    agent.policy.observation_norm.std.fill_(observation_std)
     episodes = 6
     buffer = RelabelBuffer(
         transitions(episodes * HORIZON_STEPS, seed),

@@ -20,7 +20,7 @@ def test_spec_survives_json(dynamics_spec: EnvSpec) -> None:
 
 
 def test_spec_refuses_unknown_keys(reward_spec: EnvSpec) -> None:
-    with pytest.raises(TypeError, match="gravity"):
+    with pytest.raises(ValueError, match=r"EnvSpec: unknown keys \['gravity'\]"):
         EnvSpec.from_json(reward_spec.to_json() | {"gravity": 9.81})
 
 

@@ -7,12 +7,15 @@ from typing import cast
 
 import grpc
 import numpy as np
+from google.protobuf import any_pb2
+from google.protobuf.message import DecodeError, Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from mier_client import errors, values
 from mier_client.errors import FieldViolation, MierError, Problem
+from mier_client.replies import reply
 from mier_proto.convert import decode
 from mier_proto.v1 import adaptation_pb2 as pb
 
@@ -39,10 +42,13 @@ _KINDS: dict[grpc.StatusCode, type[MierError]] = {
 def error_from_rpc(error: grpc.RpcError) -> MierError:
     """The typed error of a call that failed; keeps the service's words, if it was the service that spoke."""
     rpc = cast(grpc.Call, error)  # what a stub raises is both, which its published types cannot say
-    code, status = rpc.code(), rpc_status.from_call(rpc)
+    code, status = rpc.code(), _status(rpc)
     if status is None:  # not the service's words but the channel's
+        detail = rpc.details() or ""
         reason = "UNREACHABLE" if code is grpc.StatusCode.UNAVAILABLE else code.name
-        return _error(code, Problem(reason, rpc.details() or "", request_id=_request_id(rpc)))
+        if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in detail:
+            reason = "BODY_TOO_LARGE"  # so large that gRPC itself refused it
+        return _error(code, Problem(reason, detail, request_id=_request_id(rpc)))
     return _error(code, _problem(status, code.name, _request_id(rpc)))
 
 
@@ -52,6 +58,7 @@ def error_from_status(status: status_pb2.Status) -> MierError:
     return _error(code, _problem(status, code.name, None))
 
 
+@reply("a session")
 def session(message: pb.Session) -> values.Session:
     return values.Session(
         id=message.id,
@@ -90,6 +97,7 @@ def window_message(window: values.Window) -> pb.Window:
     return pb.Window(all=True)
 
 
+@reply("a model context")
 def model_context(message: pb.ModelContext) -> values.ModelContext:
     return values.ModelContext(
         number=message.number,
@@ -101,6 +109,7 @@ def model_context(message: pb.ModelContext) -> values.ModelContext:
     )
 
 
+@reply("a policy version")
 def policy_version(message: pb.PolicyVersion) -> values.PolicyVersion:
     return values.PolicyVersion(
         number=message.number,
@@ -120,6 +129,7 @@ def policy_version(message: pb.PolicyVersion) -> values.PolicyVersion:
     )
 
 
+@reply("a change of version")
 def promotion_record(message: pb.PromotionRecord) -> values.PromotionRecord:
     return values.PromotionRecord(
         kind=values.PromotionKind(_known("PromotionKind", message.kind)),
@@ -131,6 +141,7 @@ def promotion_record(message: pb.PromotionRecord) -> values.PromotionRecord:
     )
 
 
+@reply("an operation")
 def operation(message: pb.Operation) -> values.Operation:
     fault = None
     if message.HasField("error"):
@@ -155,8 +166,9 @@ def operation(message: pb.Operation) -> values.Operation:
     )
 
 
+@reply("an action")
 def acted(message: pb.ActResponse) -> values.Acted:
-    return values.Acted(decode(message.action, "action"), message.policy_version, message.weights_hash)
+    return values.Acted(decode(message.action, "action", (None,)), message.policy_version, message.weights_hash)
 
 
 def _environment(message: pb.EnvironmentSpec) -> values.EnvironmentSpec:
@@ -186,16 +198,16 @@ def _problem(status: status_pb2.Status, code_name: str, request_id: str | None) 
     for detail in status.details:
         info, bad_request = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
         retry, request = error_details_pb2.RetryInfo(), error_details_pb2.RequestInfo()
-        if detail.Unpack(info):
+        if _unpacks(detail, info):
             reason = info.reason
             if info.domain == _DOMAIN:
                 type_uri = _TYPE_PREFIX + reason.lower().replace("_", "-")
             request_id = request_id or info.metadata.get("request_id")
-        elif detail.Unpack(bad_request):
+        elif _unpacks(detail, bad_request):
             violations += [FieldViolation(v.field, v.description) for v in bad_request.field_violations]
-        elif detail.Unpack(retry):
+        elif _unpacks(detail, retry):
             retry_after_s = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
-        elif detail.Unpack(request):
+        elif _unpacks(detail, request):
             request_id = request.request_id
     return Problem(
         reason=reason,
@@ -205,6 +217,22 @@ def _problem(status: status_pb2.Status, code_name: str, request_id: str | None) 
         violations=tuple(violations),
         retry_after_s=retry_after_s,
     )
+
+
+def _unpacks(detail: any_pb2.Any, into: Message) -> bool:
+    try:
+        return detail.Unpack(into)
+    except DecodeError:
+        return False
+
+
+def _status(call: grpc.Call) -> status_pb2.Status | None:
+    """The service's words, if some came with the call that fit how it ended."""
+    try:
+        found: status_pb2.Status | None = rpc_status.from_call(call)
+    except (DecodeError, ValueError):
+        return None
+    return found
 
 
 def _request_id(call: grpc.Call) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
@@ -12,6 +13,7 @@ import numpy as np
 
 from mier_client import errors, values
 from mier_client.errors import FieldViolation, MierError, Problem
+from mier_client.replies import json_object, reply
 
 Json = Mapping[str, Any]
 
@@ -34,8 +36,10 @@ def error_from_response(response: httpx.Response) -> MierError:
     return _error(_problem(response), response.status_code)
 
 
-def error_from_event(body: Json) -> MierError:
+@reply("a problem document")
+def error_from_event(data: str) -> MierError:
     """The typed error of a stream that the service ended early, from the problem document in its last event."""
+    body = json.loads(data)
     return _error(_problem_of(body), int(body.get("status", 503)))
 
 
@@ -48,6 +52,7 @@ def _error(problem: Problem, status: int) -> MierError:
     return kind(problem)
 
 
+@reply("a session")
 def session(body: Json) -> values.Session:
     return values.Session(
         id=body["id"],
@@ -84,6 +89,7 @@ def model_context(body: Json) -> values.ModelContext:
     )
 
 
+@reply("a policy version")
 def policy_version(body: Json) -> values.PolicyVersion:
     return values.PolicyVersion(
         number=body["number"],
@@ -103,6 +109,7 @@ def policy_version(body: Json) -> values.PolicyVersion:
     )
 
 
+@reply("a change of version")
 def promotion_record(body: Json) -> values.PromotionRecord:
     return values.PromotionRecord(
         kind=values.PromotionKind(body["kind"]),
@@ -114,6 +121,7 @@ def promotion_record(body: Json) -> values.PromotionRecord:
     )
 
 
+@reply("an operation")
 def operation(body: Json) -> values.Operation:
     fault = body["error"]
     return values.Operation(
@@ -135,6 +143,7 @@ def operation(body: Json) -> values.Operation:
     )
 
 
+@reply("an adaptation")
 def adapted(body: Json) -> values.Adapted:
     return values.Adapted(
         model_context=model_context(body["model_context"]),
@@ -144,8 +153,38 @@ def adapted(body: Json) -> values.Adapted:
     )
 
 
+@reply("an operation")
+def event(data: str) -> values.Operation:
+    """The operation in one event of a stream."""
+    return operation(json.loads(data))
+
+
+@reply("a count of stored steps")
+def submitted(body: Json) -> values.Submitted:
+    return values.Submitted(body["stored"], body["duplicates"], body["transitions_count"])
+
+
+@reply("a page of sessions")
+def sessions(body: Json) -> tuple[list[values.Session], str]:
+    return [session(item) for item in body["sessions"]], body["next_page_token"]
+
+
+@reply("a page of versions")
+def versions(body: Json) -> tuple[list[values.PolicyVersion], str]:
+    return [policy_version(item) for item in body["versions"]], body["next_page_token"]
+
+
+@reply("a page of changes of version")
+def promotions(body: Json) -> tuple[list[values.PromotionRecord], str]:
+    return [promotion_record(item) for item in body["promotions"]], body["next_page_token"]
+
+
+@reply("an action")
 def acted(body: Json) -> values.Acted:
-    return values.Acted(np.array(body["action"], dtype=np.float32), body["policy_version"], body["weights_hash"])
+    action = np.array(body["action"])
+    if action.ndim != 1 or action.dtype.kind not in "fi" or not np.isfinite(action).all():
+        raise ValueError(f"expected finite numbers, got {body['action']!r}")
+    return values.Acted(action.astype(np.float32), body["policy_version"], body["weights_hash"])
 
 
 def _environment(body: Json) -> values.EnvironmentSpec:
@@ -163,11 +202,8 @@ def _environment(body: Json) -> values.EnvironmentSpec:
 
 
 def _problem(response: httpx.Response) -> Problem:
-    try:
-        body = response.json()
-    except ValueError:
-        body = None
-    if not isinstance(body, dict):
+    body = json_object(response)
+    if body is None:
         # Not the service itself, but something between it and the caller.
         body = {"detail": f"HTTP {response.status_code} {response.reason_phrase} without a problem document"}
     named = {"reason": f"HTTP_{response.status_code}", "request_id": response.headers.get("x-request-id")}
@@ -179,18 +215,20 @@ def _problem_of(body: Json, retry_after_s: float | None = None) -> Problem:
         reason=str(body.get("reason", "UNKNOWN")),
         detail=str(body.get("detail") or body.get("title") or ""),
         type=str(body.get("type", "about:blank")),
-        request_id=body.get("request_id"),
-        violations=tuple(
-            FieldViolation(str(entry.get("field", "")), str(entry.get("detail", "")))
-            for entry in body.get("errors") or ()
-        ),
+        request_id=None if body.get("request_id") is None else str(body["request_id"]),
+        violations=_violations(body.get("errors")),
         retry_after_s=retry_after_s,
     )
 
 
+def _violations(entries: object) -> tuple[FieldViolation, ...]:
+    found = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+    return tuple(FieldViolation(str(entry.get("field", "")), str(entry.get("detail", ""))) for entry in found)
+
+
 def _seconds(header: str | None) -> float | None:
     """Retry-After in seconds; its other form, a date, is left to the client's own pause."""
-    return float(header) if header and header.isdigit() else None
+    return float(header) if header and header.isascii() and header.isdigit() else None
 
 
 def _time(text: str) -> datetime:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,7 +11,8 @@ from urllib.parse import quote
 import httpx
 
 from mier_client import http_codec as codec
-from mier_client.errors import DeadlineExceeded, Problem, ServerFault, Unavailable
+from mier_client.errors import DeadlineExceeded, Problem, Unavailable
+from mier_client.replies import json_object, unexpected
 from mier_client.security import Tls, authorization
 from mier_client.transport import ActQuery, ActStream, Page, TransitionBatch
 from mier_client.values import (
@@ -54,8 +54,7 @@ class HttpTransport:
         return codec.session(self._get(f"/sessions/{_segment(session_id)}", {}, timeout_s))
 
     def list_sessions(self, page: Page, timeout_s: float) -> tuple[Sequence[Session], str]:
-        body = self._get("/sessions", _page_query(page), timeout_s)
-        return [codec.session(item) for item in body["sessions"]], body["next_page_token"]
+        return codec.sessions(self._get("/sessions", _page_query(page), timeout_s))
 
     def delete_session(self, session_id: str, key: str, timeout_s: float) -> None:
         self._request("DELETE", f"/sessions/{_segment(session_id)}", timeout_s, key=key)
@@ -79,8 +78,7 @@ class HttpTransport:
             "truncated": batch.truncated.tolist(),
             "policy_version": list(batch.policy_version),
         }
-        reply = self._post("/transitions", body, timeout_s, key)
-        return Submitted(reply["stored"], reply["duplicates"], reply["transitions_count"])
+        return codec.submitted(self._post("/transitions", body, timeout_s, key))
 
     def adapt(self, session_id: str, window: Window, key: str, timeout_s: float) -> Adapted:
         body = {"session_id": session_id, "window": codec.window_json(window)}
@@ -109,8 +107,8 @@ class HttpTransport:
                 raise codec.error_from_response(response)
             for event, data in _events(response.iter_lines(), deadline):
                 if event == "problem":
-                    raise codec.error_from_event(json.loads(data))
-                yield codec.operation(json.loads(data))
+                    raise codec.error_from_event(data)
+                yield codec.event(data)
 
     def act(self, session_id: str, observation: FloatArray, query: ActQuery, timeout_s: float) -> Acted:
         body: dict[str, Any] = {
@@ -128,8 +126,7 @@ class HttpTransport:
         return _CallByCall(self)
 
     def list_versions(self, session_id: str, page: Page, timeout_s: float) -> tuple[Sequence[PolicyVersion], str]:
-        body = self._get(f"/sessions/{_segment(session_id)}/versions", _page_query(page), timeout_s)
-        return [codec.policy_version(item) for item in body["versions"]], body["next_page_token"]
+        return codec.versions(self._get(f"/sessions/{_segment(session_id)}/versions", _page_query(page), timeout_s))
 
     def promote(self, session_id: str, version: int, reason: str, key: str, timeout_s: float) -> Session:
         return self._decide(session_id, "promote", {"version": version, "reason": reason}, key, timeout_s)
@@ -148,8 +145,7 @@ class HttpTransport:
         return self._decide(session_id, "move", {"checkpoint": checkpoint, "reason": reason}, key, timeout_s)
 
     def list_promotions(self, session_id: str, page: Page, timeout_s: float) -> tuple[Sequence[PromotionRecord], str]:
-        body = self._get(f"/sessions/{_segment(session_id)}/promotions", _page_query(page), timeout_s)
-        return [codec.promotion_record(item) for item in body["promotions"]], body["next_page_token"]
+        return codec.promotions(self._get(f"/sessions/{_segment(session_id)}/promotions", _page_query(page), timeout_s))
 
     def live(self, timeout_s: float) -> bool:
         with _typed_errors():
@@ -234,12 +230,9 @@ def _page_query(page: Page) -> dict[str, str]:
 
 
 def _object(response: httpx.Response) -> codec.Json:
-    try:
-        body = response.json()
-    except ValueError:
-        body = None
-    if not isinstance(body, dict):
-        raise ServerFault(Problem("UNEXPECTED_REPLY", f"expected a JSON object, got {response.text[:80]!r}"))
+    body = json_object(response)
+    if body is None:
+        raise unexpected(f"expected a JSON object, got {response.text[:80]!r}")
     return body
 
 

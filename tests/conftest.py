@@ -1,0 +1,33 @@
+"""What the fuzz tests tried is counted, and printed at the end of a run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.fuzzing import EXAMPLES, Tried
+
+
+@pytest.fixture
+def tried(record_property: Callable[[str, object], None]) -> Iterator[Tried]:
+    """Counts inputs; the count goes to the report of the test as the property `tried`."""
+    counter = Tried()
+    yield counter
+    record_property("tried", counter.count)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    found: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            # The count is in the report of a test's end; what failed is reported once more, without it.
+            for name, value in getattr(report, "user_properties", ()):
+                if name == "tried" and report.when == "teardown":
+                    found[report.nodeid.partition("[")[0]] += value
+    if found:
+        form = f"{EXAMPLES} examples each" if EXAMPLES else "short form"
+        terminalreporter.section(f"inputs tried ({form})")
+        for name, count in sorted(found.items()):
+            terminalreporter.write_line(f"{count:8d}  {name}")

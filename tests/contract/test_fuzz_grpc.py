@@ -1,0 +1,170 @@
+"""Every gRPC method under generated messages and bytes: typed refusals, sound replies, and nothing from inside.
+
+The methods come from the service's descriptor, their messages from its types (`fuzz_messages`).
+"""
+
+from __future__ import annotations
+
+import math
+import socket
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+from google.rpc import status_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mier_proto.v1 import adaptation_pb2 as pb
+from mier_service.errors import Reason
+from tests.contract import fuzz_messages, refusals
+from tests.contract.every_call import SERVICE, grpc_methods
+from tests.contract.fuzzed import MAX_BODY_BYTES, Fuzzed
+from tests.contract.helpers import CALL_S
+from tests.fuzzing import Tried, fuzz
+
+_REPLIES = 3
+"""Of a stream of replies so many are read: an operation that waits for a worker may be watched for long."""
+_KEYS = st.sampled_from(["admin"] * 12 + ["adapt", "act", "elsewhere", "unknown", "odd", ""])
+
+
+@pytest.fixture(scope="module")
+def channel(fuzzed: Fuzzed) -> Iterator[grpc.Channel]:
+    with grpc.insecure_channel(fuzzed.server.grpc) as channel:
+        yield channel
+
+
+@pytest.mark.parametrize("method", grpc_methods())
+def test_any_message_is_answered_or_refused(method: str, fuzzed: Fuzzed, channel: grpc.Channel, tried: Tried) -> None:
+    streams = SERVICE.methods_by_name[method].client_streaming
+
+    @fuzz(30)
+    @given(st.lists(fuzz_messages.requests(method), min_size=not streams, max_size=4 if streams else 1), _KEYS)
+    def run(requests: list[fuzz_messages.Request], key: str) -> None:
+        tried()
+        answered = _call(channel, method, [request.encoded(fuzzed.named) for request in requests], fuzzed, key)
+        if method == "DeleteSession" and not isinstance(answered, refusals.Refusal):
+            fuzzed.forget()
+
+    run()
+
+
+@pytest.mark.parametrize("method", grpc_methods())
+def test_any_bytes_are_answered_or_refused(method: str, fuzzed: Fuzzed, channel: grpc.Channel, tried: Tried) -> None:
+    """Also no message at all where one belongs, and several."""
+
+    @fuzz(15)
+    @given(st.data())
+    def run(data: st.DataObject) -> None:
+        tried()
+        requests = data.draw(st.lists(fuzz_messages.requests(method), max_size=2))
+        payloads = [data.draw(fuzz_messages.damaged(request.encoded(fuzzed.named))) for request in requests]
+        answered = _call(channel, method, payloads, fuzzed, "admin")
+        if method == "DeleteSession" and not isinstance(answered, refusals.Refusal):
+            fuzzed.forget()
+        if not payloads and not SERVICE.methods_by_name[method].client_streaming:
+            assert isinstance(answered, refusals.Refusal)
+            assert answered.reason is Reason.MALFORMED_REQUEST
+
+    run()
+
+
+def _call(
+    channel: grpc.Channel, method: str, payloads: Sequence[bytes], fuzzed: Fuzzed, key: str
+) -> list[Message] | refusals.Refusal:
+    """The checked replies, or the checked refusal."""
+    described = SERVICE.methods_by_name[method]
+    reply_type = getattr(pb, described.output_type.name)
+    # Streams on this side of any call, so that it can send none, or several, where one belongs.
+    make = channel.stream_stream if described.server_streaming else channel.stream_unary
+    call: Any = make(f"/{SERVICE.full_name}/{method}", None, reply_type.FromString)
+    metadata = [(name.lower(), value) for name, value in fuzzed.authorization(key).items()]
+    try:
+        reply = call(iter(payloads), metadata=metadata, timeout=CALL_S)
+        replies = [reply] if not described.server_streaming else []
+        if described.server_streaming:
+            for one in reply:
+                replies.append(one)
+                if len(replies) == max(_REPLIES, len(payloads)):
+                    reply.cancel()
+                    break
+    except grpc.RpcError as error:
+        return refusals.of_rpc(error)
+    for one in replies:
+        _sound(one)
+    return replies
+
+
+def _sound(message: Message) -> None:
+    """A reply keeps the contract: finite numbers, no value left unsaid, refusals inside it typed."""
+    if isinstance(message, status_pb2.Status):
+        refusals.of_status(message)
+        return
+    for field, value in message.ListFields():
+        for one in value if field.is_repeated else [value]:
+            if fuzz_messages.holds_messages(field):
+                if not isinstance(message, pb.Operation) or field.name != "error":
+                    _sound(one)
+            elif isinstance(one, float):
+                assert math.isfinite(one), message
+            elif isinstance(one, str):
+                refusals.nothing_from_inside(one)
+    enums = [f.name for f in message.DESCRIPTOR.fields if f.cpp_type == FieldDescriptor.CPPTYPE_ENUM]
+    assert all(getattr(message, name) != 0 for name in enums), message
+    if isinstance(message, pb.ActResponse):
+        fuzz_messages.require_finite(message.action)
+
+
+def test_what_is_not_offered_is_refused(fuzzed: Fuzzed, channel: grpc.Channel, tried: Tried) -> None:
+    paths = [
+        "/mier_proto.v1.AdaptationService/Promise",
+        "/mier_proto.v2.AdaptationService/Act",
+        "/a/b",
+        "/",
+        "//",
+        "/a",
+    ]
+
+    @fuzz(20)
+    @given(st.sampled_from(paths), st.binary(max_size=20), st.sampled_from(["admin", "act"]))
+    def run(path: str, payload: bytes, key: str) -> None:
+        tried()
+        call: Any = channel.unary_unary(path, None, None)
+        metadata = [("authorization", fuzzed.authorization(key)["Authorization"])]
+        with pytest.raises(grpc.RpcError) as told:
+            call(payload, metadata=metadata, timeout=CALL_S)
+        assert refusals.of_rpc(told.value).reason is Reason.ROUTE_NOT_FOUND
+
+    run()
+
+
+def test_bytes_that_are_no_grpc_break_nothing(fuzzed: Fuzzed, channel: grpc.Channel, tried: Tried) -> None:
+    host, port = fuzzed.server.grpc.rsplit(":", 1)
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+    @fuzz(15)
+    @given(st.sampled_from([b"", preface, preface + b"\0\0\0\4\0\0\0\0\0"]), st.binary(max_size=200))
+    def run(start: bytes, rest: bytes) -> None:
+        tried()
+        with socket.create_connection((host, int(port)), CALL_S) as connection:
+            connection.sendall(start + rest)
+
+    run()
+    health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=CALL_S)
+    assert health.status == health_pb2.HealthCheckResponse.SERVING
+
+
+@pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
+def test_a_message_that_is_large_once_unpacked_is_refused(
+    fuzzed: Fuzzed, channel: grpc.Channel, compression: grpc.Compression
+) -> None:
+    """A megabyte that unpacks to much more takes no memory for it."""
+    call: Any = channel.unary_unary(f"/{SERVICE.full_name}/Act", None, None)
+    with pytest.raises(grpc.RpcError) as told:
+        call(b"\0" * (64 * MAX_BODY_BYTES), timeout=CALL_S, compression=compression)
+    refused: Any = told.value
+    assert refused.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
