@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mier import meta_gradient
 from mier.config import AdaptConfig, AdaptMethod
 from mier.networks import DynamicsModel, Prediction
 from mier.types import Transitions
@@ -258,6 +259,11 @@ def meta_loss(
 
     The penalty is the paper's regression weight on post-update contexts.
     """
+    if torch.is_grad_enabled() and meta_gradient.applies(model, config):
+        found = meta_gradient.outer_gradient(model, adaptation, evaluation, config)
+        size = found.context.square().sum(-1).mean()
+        loss = meta_gradient.differentiable(found.nll + config.context_penalty * size, model, found.gradients)
+        return loss, {"nll": found.nll, "context_square": size}, found.context
     context = infer_context(model, adaptation, config, create_graph=True)
     loss, metrics = joint_loss(model, evaluation, context, config)
     return loss, metrics, context.detach()
