@@ -8,8 +8,8 @@ of one output row each:
     outer pass    u = -rate dclip(lambda)  t = tangent of h along u      G = backward(d2NLL/dout2 t_out)
                   dW += g^T t + G^T h      lambda += sum_rows G_1 Wc     (dWc, biases alike)
 
-with lambda the outer loss's derivative by the context, from the last step back to the first. Products of all passes that
-belong to one weight are one matrix product. Equal to autograd's gradient up to rounding (tested).
+with lambda the outer loss's derivative by the context, from the last step back to the first. Equal to autograd's gradient
+up to rounding (tested).
 """
 
 from __future__ import annotations
@@ -53,7 +53,15 @@ def outer_gradient(
     model: DynamicsModel, adaptation: Transitions, evaluation: Transitions, config: AdaptConfig
 ) -> Outer:
     """Of tasks' rows [tasks, n, dim]; matrix products in autocast's type where that is on, the rest in the weights'."""
-    net = _Net.of(model, adaptation.reward.device.type)
+    device = adaptation.reward.device.type
+    net = _Net.of(model, device)
+    with torch.autocast(device, enabled=False):
+        return _outer_gradient(model, net, adaptation, evaluation, config)
+
+
+def _outer_gradient(
+    model: DynamicsModel, net: _Net, adaptation: Transitions, evaluation: Transitions, config: AdaptConfig
+) -> Outer:
     tasks = len(adaptation.reward)
     context = model.prior_context.expand(tasks, -1)
     fit, held = _Rows.of(model, net, adaptation), _Rows.of(model, net, evaluation)
@@ -216,28 +224,29 @@ def _backward(net: _Net, hidden: list[Tensor], by_out: Tensor) -> list[Tensor]:
 
 
 class _Sums:
-    """The weights' gradients, as the products that they are sums of."""
+    """The weights' gradients, added up in the weights' own type."""
 
     def __init__(self, net: _Net, tasks: int) -> None:
         self.net, self.tasks = net, tasks
-        self.left: list[list[Tensor]] = [[] for _ in net.weights]
-        self.right: list[list[Tensor]] = [[] for _ in net.weights]
-        self.biases = [torch.zeros(len(w), dtype=net.context_weight.dtype, device=w.device) for w in net.weights]
+        layers = [*net.model.layers, net.model.head]
+        self.weights = [torch.zeros_like(layer.weight) for layer in layers]  # type: ignore[arg-type]
+        self.biases = [torch.zeros_like(layer.bias) for layer in layers]  # type: ignore[arg-type]
         self.context_weight = torch.zeros_like(net.context_weight)
 
     def add(self, rows: _Rows, hidden: list[Tensor], adjoints: list[Tensor], context: Tensor) -> Tensor:
         """Adjoints of what the layers put out; returns them by context, [tasks, context_dim]."""
-        for i, (seen, adjoint) in enumerate(zip([rows.inputs, *hidden], adjoints, strict=True)):
-            self.left[i].append(adjoint)
-            self.right[i].append(seen)
+        by_task = self._first(adjoints[0], context)
+        self.weights[0] += adjoints[0].T @ rows.inputs
+        self.biases[0] += by_task.sum(0)
+        for i, (seen, adjoint) in enumerate(zip(hidden, adjoints[1:], strict=True), 1):
+            self.weights[i] += adjoint.T @ seen
             self.biases[i] += adjoint.sum(0, dtype=self.biases[i].dtype)
-        return self._first(adjoints[0], context) @ self.net.context_weight
+        return by_task @ self.net.context_weight
 
     def pair(self, adjoints: list[Tensor], tangents: list[Tensor], u: Tensor) -> None:
         """Adjoints of how the layers move along u; there is no bias in that."""
         for i, (tangent, adjoint) in enumerate(zip(tangents, adjoints[1:], strict=True), 1):
-            self.left[i].append(adjoint)
-            self.right[i].append(tangent)
+            self.weights[i] += adjoint.T @ tangent
         self._first(adjoints[0], u)
 
     def _first(self, adjoint: Tensor, context: Tensor) -> Tensor:
@@ -246,10 +255,7 @@ class _Sums:
         return by_task
 
     def gradients(self) -> dict[str, Tensor]:
-        kind = self.context_weight.dtype
-        names = [*(f"layers.{i}" for i in range(len(self.left) - 1)), "head"]
+        names = [*(f"layers.{i}" for i in range(len(self.weights) - 1)), "head"]
         found = {"context_layers.0.weight": self.context_weight}
-        for name, left, right, bias in zip(names, self.left, self.right, self.biases, strict=True):
-            found[f"{name}.weight"] = (torch.cat(left).T @ torch.cat(right)).to(kind)
-            found[f"{name}.bias"] = bias
-        return found
+        found |= {f"{name}.weight": weight for name, weight in zip(names, self.weights, strict=True)}
+        return found | {f"{name}.bias": bias for name, bias in zip(names, self.biases, strict=True)}
