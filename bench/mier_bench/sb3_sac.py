@@ -108,8 +108,8 @@ def _linears(network: nn.Module) -> list[nn.Linear]:
 
 
 def difference_after_one_update(pair: Pair, seed: int) -> dict[str, float]:
-    """Update both once on the same batch with the same draws, in fp32: relative differences of losses, and the
-    largest difference of any weight."""
+    """Update both once, the first time, on the same batch with the same draws, in fp32: differences, relative, of the
+    losses and of all gradients."""
     spec = pair.state.spec
     index = np.random.default_rng(seed).integers(pair.replay.capacity, size=BATCH)
     # SB3 draws for the current observations first, then for the next ones, from torch's global state.
@@ -130,19 +130,20 @@ def difference_after_one_update(pair: Pair, seed: int) -> dict[str, float]:
     }
     pair.theirs.logger.dump()
     found = {f"{name}, relative": abs(a - b) / max(abs(b), 1e-6) for name, (a, b) in losses.items()}
-    return found | {"weights": _largest_difference(pair)}
+    return found | {"gradients, relative": _gradient_difference(pair)}
 
 
-@torch.no_grad()
-def _largest_difference(pair: Pair) -> float:
+def _gradient_difference(pair: Pair) -> float:
+    """Of what Adam keeps of the gradients: the weights themselves move by the sign of any gradient, however small."""
     pairs: list[tuple[Tensor, Tensor]] = []
-    for ours, layer in zip(pair.state.policy.layers, _linears(pair.theirs.actor.latent_pi), strict=True):
-        pairs += [(cast(Tensor, ours.weight), layer.weight), (cast(Tensor, ours.bias), layer.bias)]
-    for critic, theirs in (
-        (pair.state.critic, pair.theirs.critic),
-        (pair.state.target_critic, pair.theirs.critic_target),
-    ):
-        for i, network in enumerate(theirs.q_networks):
-            for weight, bias, layer in zip(critic.weights, critic.biases, _linears(network), strict=True):
-                pairs += [(weight[i].T, layer.weight), (bias[i, 0], layer.bias)]
-    return max((a - b).abs().max().item() for a, b in pairs)
+    ours, theirs = pair.state.actor_optimizer.state, pair.theirs.actor.optimizer.state
+    policy, actor = pair.state.policy, pair.theirs.actor
+    for layer, same in zip(policy.layers, _linears(actor.latent_pi), strict=True):
+        pairs.append((ours[layer.weight]["exp_avg"], theirs[same.weight]["exp_avg"]))  # type: ignore[index]
+    heads = [theirs[head.weight]["exp_avg"] for head in (actor.mu, actor.log_std)]  # type: ignore[union-attr, index]
+    pairs.append((ours[policy.head.weight]["exp_avg"], torch.cat(heads)))
+    ours, theirs = pair.state.critic_optimizer.state, pair.theirs.critic.optimizer.state
+    for i, network in enumerate(pair.theirs.critic.q_networks):
+        for weight, same in zip(pair.state.critic.weights, _linears(network), strict=True):
+            pairs.append((ours[weight]["exp_avg"][i].T, theirs[same.weight]["exp_avg"]))
+    return max(((a - b).abs().max() / b.abs().max()).item() for a, b in pairs)
