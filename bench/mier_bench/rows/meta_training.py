@@ -40,7 +40,7 @@ def _of(family: str, pace: Pace) -> list[Row]:
     adaptation, evaluation = random_rows(spec), random_rows(spec)
     port = port_of(model)
     before, after = (
-        [batch_of(model, batch.rows(i)) for i in range(TASKS)]  # type: ignore[arg-type]
+        [batch_of(model, batch.rows(i)) for i in range(TASKS)]
         for batch in (adaptation, evaluation)
     )
     meta_loss(model, adaptation, evaluation, config)[0].backward()
