@@ -1,7 +1,7 @@
 """One control tick of many sessions: shared weights in one pass with a context for each row, own weights stacked.
 
-    sessions on the checkpoint's weights   observation [s, dim], context [s, context_dim] ── policy ───────┐
-    fine-tuned sessions, k of them         weights [k, in, out] ── batched products ──────────────────────┼─ action [n, dim]
+sessions on the checkpoint's weights   observation [s, dim], context [s, context_dim] ── policy ───────┐
+fine-tuned sessions, k of them         weights [k, in, out] ── batched products ──────────────────────┼─ action [n, dim]
 """
 
 from __future__ import annotations

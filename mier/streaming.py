@@ -45,7 +45,11 @@ class StreamingContext:
 
     @staticmethod
     def after(
-        model: DynamicsModel, transitions: Transitions, context: Tensor, config: AdaptConfig, known: Tensor | None = None
+        model: DynamicsModel,
+        transitions: Transitions,
+        context: Tensor,
+        config: AdaptConfig,
+        known: Tensor | None = None,
     ) -> StreamingContext:
         """What the batch solution `context` [context_dim] of transitions [n, dim] leaves to go on from.
 

@@ -46,7 +46,11 @@ def rows(pace: Pace) -> list[Row]:
     each = [agent.policy, *own.values()]
     loaded = {id(p): _session(onnx_policy.export(_weights(p), agent)) for p in each}
     fed = [
-        {"observation": observation[i : i + 1].numpy(), "context": contexts[i : i + 1].numpy(), "noise": noise[i : i + 1].numpy()}
+        {
+            "observation": observation[i : i + 1].numpy(),
+            "context": contexts[i : i + 1].numpy(),
+            "noise": noise[i : i + 1].numpy(),
+        }
         for i in range(SESSIONS)
     ]
     sessions = [loaded[id(own.get(i, agent.policy))] for i in range(SESSIONS)]

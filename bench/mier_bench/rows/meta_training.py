@@ -39,10 +39,7 @@ def _of(family: str, pace: Pace) -> list[Row]:
     torch.nn.init.normal_(model.prior_context, std=0.1)
     adaptation, evaluation = random_rows(spec), random_rows(spec)
     port = port_of(model)
-    before, after = (
-        [batch_of(model, batch.rows(i)) for i in range(TASKS)]
-        for batch in (adaptation, evaluation)
-    )
+    before, after = ([batch_of(model, batch.rows(i)) for i in range(TASKS)] for batch in (adaptation, evaluation))
     meta_loss(model, adaptation, evaluation, config)[0].backward()
     plain.meta_loss(port, before, after).backward()
     checked = {"gradients, relative": require_equal("gradients", gradient_difference(model, port), 1e-4)}
