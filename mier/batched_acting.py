@@ -1,7 +1,7 @@
 """One control tick of many sessions: shared weights in one pass with a context for each row, own weights stacked.
 
-sessions on the checkpoint's weights   observation [s, dim], context [s, context_dim] ── policy ───────┐
-fine-tuned sessions, k of them         weights [k, in, out] ── batched products ──────────────────────┼─ action [n, dim]
+Sessions on the checkpoint's weights are rows of the policy's batch; k fine-tuned ones are k rows, each multiplied by
+its own weights, [k, in, out].
 """
 
 from __future__ import annotations
@@ -29,13 +29,9 @@ class StackedPolicies:
         self._std = torch.stack([torch.cat([n.std for n in both]) for both in norms])
         layers = [[*p.layers, p.head] for p in policies]
         # [k, in, out], laid out as the product reads them.
-        self._weights = [
-            torch.stack([layer.weight.detach().T for layer in same])  # type: ignore[operator, union-attr]
-            for same in zip(*layers, strict=True)
-        ]
+        self._weights = [torch.stack([layer.weight.detach().T for layer in same]) for same in zip(*layers, strict=True)]
         self._biases = [
-            torch.stack([layer.bias.detach()[None] for layer in same])  # type: ignore[operator, union-attr]
-            for same in zip(*layers, strict=True)
+            torch.stack([layer.bias.detach()[None] for layer in same]) for same in zip(*layers, strict=True)
         ]
 
     def __call__(self, observation: Tensor, context: Tensor, noise: Tensor) -> Tensor:

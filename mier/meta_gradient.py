@@ -8,15 +8,15 @@ of one output row each:
     outer pass    u = -rate dclip(lambda)  t = tangent of h along u      G = backward(d2NLL/dout2 t_out)
                   dW += g^T t + G^T h      lambda += sum_rows G_1 Wc     (dWc, biases alike)
 
-with lambda the outer loss's derivative by the context, from the last step back to the first. Equal to autograd's gradient
-up to rounding (tested).
+with lambda the outer loss's derivative by the context, from the last step back to the first. Equal to autograd's
+gradient up to rounding (tested).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -102,7 +102,7 @@ class _Known(torch.autograd.Function):
         return value.clone()
 
     @staticmethod
-    def backward(ctx: Any, by_value: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, by_value: Tensor) -> Any:
         return None, None, *(by_value * g for g in ctx.gradients)
 
 
@@ -132,7 +132,7 @@ class _Net:
         if torch.is_autocast_enabled(device):
             kind = torch.get_autocast_dtype(device)
             weights, biases = [w.to(kind) for w in weights], [b.to(kind) for b in biases]
-        return _Net(model, weights, biases, model.context_layers[0].weight)  # type: ignore[arg-type]
+        return _Net(model, weights, biases, cast(Tensor, model.context_layers[0].weight))
 
 
 @dataclass(frozen=True)
@@ -229,8 +229,8 @@ class _Sums:
     def __init__(self, net: _Net, tasks: int) -> None:
         self.net, self.tasks = net, tasks
         layers = [*net.model.layers, net.model.head]
-        self.weights = [torch.zeros_like(layer.weight) for layer in layers]  # type: ignore[arg-type]
-        self.biases = [torch.zeros_like(layer.bias) for layer in layers]  # type: ignore[arg-type]
+        self.weights = [torch.zeros_like(layer.weight) for layer in layers]
+        self.biases = [torch.zeros_like(layer.bias) for layer in layers]
         self.context_weight = torch.zeros_like(net.context_weight)
 
     def add(self, rows: _Rows, hidden: list[Tensor], adjoints: list[Tensor], context: Tensor) -> Tensor:
@@ -241,7 +241,8 @@ class _Sums:
         for i, (seen, adjoint) in enumerate(zip(hidden, adjoints[1:], strict=True), 1):
             self.weights[i] += adjoint.T @ seen
             self.biases[i] += adjoint.sum(0, dtype=self.biases[i].dtype)
-        return by_task @ self.net.context_weight
+        by_context: Tensor = by_task @ self.net.context_weight
+        return by_context
 
     def pair(self, adjoints: list[Tensor], tangents: list[Tensor], u: Tensor) -> None:
         """Adjoints of how the layers move along u; there is no bias in that."""
@@ -250,7 +251,7 @@ class _Sums:
         self._first(adjoints[0], u)
 
     def _first(self, adjoint: Tensor, context: Tensor) -> Tensor:
-        by_task = adjoint.unflatten(0, (self.tasks, -1)).sum(1, dtype=context.dtype)
+        by_task: Tensor = adjoint.unflatten(0, (self.tasks, -1)).sum(1, dtype=context.dtype)
         self.context_weight += by_task.T @ context
         return by_task
 

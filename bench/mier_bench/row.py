@@ -92,7 +92,7 @@ def per_second(what: str, count: float = 1.0) -> Unit:
 
 
 def compared(
-    id: int,
+    row_id: int,
     what: str,
     target: Target,
     unit: Unit,
@@ -108,7 +108,7 @@ def compared(
     name, other = peer
     found = ratio(other, ours) if target.wanted is Wanted.AT_LEAST else ratio(ours, other)
     return Row(
-        id,
+        row_id,
         what,
         unit.name,
         name,
@@ -129,9 +129,9 @@ def compared(
     )
 
 
-def absent(id: int, what: str, target: Target, unit: Unit, peer_name: str, why: str) -> Row:
+def absent(row_id: int, what: str, target: Target, unit: Unit, peer_name: str, why: str) -> Row:
     """A row whose hardware this machine lacks."""
-    return Row(id, what, unit.name, peer_name, target, notes=why)
+    return Row(row_id, what, unit.name, peer_name, target, notes=why)
 
 
 RowMaker = Callable[[Pace], list[Row]]

@@ -88,12 +88,13 @@ def _fill(replay: TheirReplay, t: Transitions) -> None:
 
 @torch.no_grad()
 def _copy_policy(policy: Policy, actor: nn.Module) -> None:
-    for ours, theirs in zip(policy.layers, _linears(actor.latent_pi), strict=True):
+    for ours, theirs in zip(policy.layers, _linears(cast(nn.Module, actor.latent_pi)), strict=True):
         theirs.load_state_dict(ours.state_dict())
     half = policy.head.out_features // 2
     for head, rows in ((actor.mu, slice(half)), (actor.log_std, slice(half, None))):
-        head.weight.copy_(policy.head.weight[rows])
-        head.bias.copy_(policy.head.bias[rows])
+        layer = cast(nn.Linear, head)
+        layer.weight.copy_(policy.head.weight[rows])
+        layer.bias.copy_(policy.head.bias[rows])
 
 
 @torch.no_grad()

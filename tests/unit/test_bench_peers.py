@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -78,9 +79,9 @@ def test_the_plain_port_appends_only(reward_spec: EnvSpec) -> None:
 
 
 def test_stable_baselines_updates_as_ours(reward_spec: EnvSpec, transitions: Callable[..., Transitions]) -> None:
-    rows = transitions(reward_spec, 512)
-    pair = sb3_sac.start(reward_spec, rows._replace(action=reward_spec.to_unit_action(rows.action)))
-    # Bounds are SB3's own [-1, 1]: what a policy acts with is not part of an update.
+    # SB3 wants actions in [-1, 1].
+    spec = replace(reward_spec, action_low=(-1.0, -1.0), action_high=(1.0, 1.0))
+    pair = sb3_sac.start(spec, transitions(spec, 512))
     found = sb3_sac.difference_after_one_update(pair, seed=3)
     assert set(found) == {"critic loss, relative", "actor loss, relative", "gradients, relative"}
     assert all(difference < 5e-3 for difference in found.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 
@@ -49,14 +50,15 @@ def test_absent_hardware_is_neither_met_nor_missed() -> None:
 
 
 def test_the_document_has_what_was_asked_for() -> None:
-    row = compared(4, "a thing", CHEAP, MILLISECONDS, timing(*[1.0] * 5), ("theirs", timing(*[1.0] * 5)))
+    idle = timing(*[1.0] * 5, cpu=52 / 3)
+    row = compared(4, "a thing", CHEAP, MILLISECONDS, idle, ("theirs", idle))
     written = json.loads(json.dumps(document([row], Pace(), core=1)))
     assert {"id", "what", "ours", "peer", "ratio", "target", "met", "interval", "unit", "seeds"} <= set(
         written["rows"][0]
     )
     assert {"versions", "hardware", "command"} <= set(written)
     assert written["rows"][0]["target"] == {"wanted": "at most", "ratio": 1.3}
-    console = Console(width=200, record=True, quiet=True)
+    console = Console(width=200, file=io.StringIO(), record=True)
     console.print(table([row, absent(9, "on a GPU", FASTER, MILLISECONDS, "theirs", "no GPU here")]))
     text = console.export_text()
     assert "1.00 [1.00, 1.00]" in text

@@ -62,5 +62,7 @@ def test_what_does_not_fit_is_refused(graph: bytes) -> None:
     for bad in ([0.0, np.nan, 0.0], [np.inf, 0.0, 0.0], [0.0, 0.0], [[0.0, 0.0, 0.0]]):
         with pytest.raises(ValueError, match=r"expected a finite observation \[3\]"):
             policy.act(np.asarray(bad))
+    with pytest.raises(ValueError, match="its action is not finite"):
+        policy.act(np.full(3, 3e38, np.float32))
     assert policy.step == 0
-    assert np.isfinite(policy.act(np.full(3, 3e38, np.float32))).all()
+    assert np.isfinite(policy.act([1.0, 2.0, 3.0])).all()

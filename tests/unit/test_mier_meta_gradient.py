@@ -149,10 +149,10 @@ def test_the_gradient_by_hand_is_autograds(
 
 def test_the_gradient_by_hand_follows_autocast(dynamics_spec: EnvSpec) -> None:
     model = DynamicsModel(dynamics_spec, replace(CONCAT, hidden=(64, 64)), GRADIENT)
-    data = [Transitions(*(field.float() for field in batch)) for batch in batches(dynamics_spec)]
-    exact = analytic(meta_loss(model, *data, GRADIENT)[0], [model.layers[1].weight])  # type: ignore[list-item]
+    adaptation, evaluation = (Transitions(*(field.float() for field in batch)) for batch in batches(dynamics_spec))
+    exact = analytic(meta_loss(model, adaptation, evaluation, GRADIENT)[0], [model.layers[1].weight])  # type: ignore[list-item]
     with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
-        coarse = analytic(meta_loss(model, *data, GRADIENT)[0], [model.layers[1].weight])  # type: ignore[list-item]
+        coarse = analytic(meta_loss(model, adaptation, evaluation, GRADIENT)[0], [model.layers[1].weight])  # type: ignore[list-item]
     error = (coarse[0] - exact[0]).norm() / exact[0].norm()
     assert 1e-6 < error < 0.05
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from itertools import pairwise
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,7 @@ class Model(nn.Module):
         super().__init__()
         self.gated_dim = action_dim if gated else 0
         sizes = [state_dim + action_dim + context_dim - self.gated_dim, *hidden]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         self.mean = nn.Linear(sizes[-1], target_dim)
         self.log_var = nn.Linear(sizes[-1], target_dim)
         self.context = nn.Parameter(torch.zeros(context_dim))
@@ -53,7 +54,7 @@ class Model(nn.Module):
         mean, log_var = self(batch.state, batch.action, context)
         error = (batch.target - mean) ** 2
         nll = 0.5 * (log_var + error / torch.exp(log_var)) + 0.5 * math.log(2.0 * math.pi)
-        loss = nll[:, 0].mean()
+        loss: Tensor = nll[:, 0].mean()
         if nll.shape[1] > 1:
             loss = loss + nll[:, 1:].mean()
         return loss
@@ -68,13 +69,13 @@ def port_of(ours: DynamicsModel) -> Model:
     states = spec.observation_dim * (2 if config.next_observation_input else 1)
     port = Model(states, spec.action_dim, config.context_dim, config.hidden, ours.target_dim, config.action_gate)
     port.log_var_range = (config.log_var_min, config.log_var_max)
-    for i, (mine, theirs) in enumerate(zip(port.layers, ours.layers, strict=True)):
-        weight = theirs.weight
+    for i, (mine, theirs) in enumerate(zip(_linears(port.layers), _linears(ours.layers), strict=True)):
+        weight: Tensor = theirs.weight
         if i == 0:
             s = spec.observation_dim
             # Ours takes (observation, action, next observation); the port takes both states, then the action.
             parts = [weight[:, :s], weight[:, s + spec.action_dim :], weight[:, s : s + spec.action_dim]]
-            weight = torch.cat([*parts, *(layer.weight for layer in ours.context_layers)], dim=1)
+            weight = torch.cat([*parts, *(layer.weight for layer in _linears(ours.context_layers))], dim=1)
         mine.weight.copy_(weight)
         mine.bias.copy_(theirs.bias)
     for mine, weight, bias in zip(
@@ -84,6 +85,10 @@ def port_of(ours: DynamicsModel) -> Model:
         mine.bias.copy_(bias)
     port.context.copy_(ours.prior_context)
     return port
+
+
+def _linears(layers: nn.ModuleList) -> list[nn.Linear]:
+    return [cast(nn.Linear, layer) for layer in layers]
 
 
 @torch.no_grad()

@@ -1,7 +1,8 @@
 """Row 6: one context adaptation on 400 transitions, to the held-out NLL of the paper's 10 gradient steps.
 
 The gradient steps fix what is to be reached. Ours is timed twice: the least Gauss-Newton that reaches it (found first,
-from the cheapest on, and named in the notes), and `adapt` as the checkpoint configures it, which goes on to a better one.
+from the cheapest on, and named in the notes), and `adapt` as the checkpoint configures it, which goes on to a better
+one.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def rows(pace: Pace) -> list[Row]:
 def _of(name: str, pace: Pace) -> list[Row]:
     agent = bundled.checkpoint(name).agent
     model, task = agent.model, FAMILIES[name].test_tasks[1]
-    transitions = bundled.trajectories(name, [task], TRAJECTORIES).rows(0)  # type: ignore[arg-type]
+    transitions = bundled.trajectories(name, [task], TRAJECTORIES).rows(0)
     fit, held = split_holdout(transitions, agent.configuration.adapt.holdout_fraction)
     port = port_of(model).requires_grad_(False)
     batch, unseen = batch_of(model, fit), batch_of(model, held)

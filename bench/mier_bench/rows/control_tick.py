@@ -45,14 +45,8 @@ def rows(pace: Pace) -> list[Row]:
     checked = {"actions": require_equal("actions", difference, 1e-5)}
     each = [agent.policy, *own.values()]
     loaded = {id(p): _session(onnx_policy.export(_weights(p), agent)) for p in each}
-    fed = [
-        {
-            "observation": observation[i : i + 1].numpy(),
-            "context": contexts[i : i + 1].numpy(),
-            "noise": noise[i : i + 1].numpy(),
-        }
-        for i in range(SESSIONS)
-    ]
+    named = {"observation": observation, "context": contexts, "noise": noise}
+    fed = [{name: value[i : i + 1].numpy() for name, value in named.items()} for i in range(SESSIONS)]
     sessions = [loaded[id(own.get(i, agent.policy))] for i in range(SESSIONS)]
 
     def bare_onnx() -> list[np.ndarray]:

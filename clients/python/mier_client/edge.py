@@ -1,8 +1,8 @@
 """Acting without the service: an exported policy on the robot itself, by ONNX Runtime alone (extra `edge`).
 
-The graph holds normalisers and action bounds; its inputs are observation, context and noise, its output is the action in
-environment units. Exploration noise is the service's own function of (seed, episode, step): the same question gets the
-same action at the edge and over the wire.
+The graph holds normalisers and action bounds; its inputs are observation, context and noise, its output is the action
+in environment units. Exploration noise is the service's own function of (seed, episode, step): the same question gets
+the same action at the edge and over the wire.
 """
 
 from __future__ import annotations
@@ -59,16 +59,20 @@ class EdgePolicy:
         """observation [observation_dim] -> action [action_dim] in environment units.
 
         Raises:
-            ValueError: another shape, or numbers that are not finite.
+            ValueError: another shape, numbers that are not finite, or so large that the action would not be.
         """
         values = observation if isinstance(observation, np.ndarray) else np.asarray(observation, np.float32)
-        # The square is finite where every number is, unless they are huge: only then look at each.
-        if values.shape != self._shape or not (math.isfinite(values.dot(values)) or np.isfinite(values).all()):
+        if values.shape != self._shape or not np.isfinite(values).all():
             raise ValueError(f"expected a finite observation {list(self._shape)}, came {values!r}")
         self._row[:] = values
         if self._seed is not None:
             self._noise[0] = exploration_noise(self._seed, self.episode, self.step, self._action_dim)
         action: FloatArray = self._run(self._outputs, self._inputs)[0][0]
+        # Numbers so large that the network overflows are finite, too.
+        if not math.isfinite(sum(action.tolist())):
+            raise ValueError(
+                f"expected an observation in the policy's range, came {values!r}: its action is not finite"
+            )
         self.step += 1
         return action
 
