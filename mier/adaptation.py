@@ -7,12 +7,14 @@ and return a context [..., context_dim] per task.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mier import meta_gradient
 from mier.config import AdaptConfig, AdaptMethod
 from mier.networks import DynamicsModel, Prediction
 from mier.types import Transitions
@@ -20,6 +22,8 @@ from mier.types import Transitions
 _HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
 _START_ROWS = 128
 _COVARIANCE_FLOOR = 0.05
+_TASKS_AT_ONCE = 8
+"""More rows than so many tasks have fall out of a core's cache, and nothing is gained by them."""
 
 
 class InsufficientData(ValueError):
@@ -99,15 +103,21 @@ def gauss_newton_context(
     """
     prior = model.prior_context.detach()
     context = prior.expand(*data.reward.shape[:-1], -1).contiguous()
-    pull = config.damping * torch.eye(len(prior)).to(prior)
+    pull = pull_towards_prior(prior, config, known)
     if known is not None and config.starts > 1:
-        pull = config.damping * _precision(known.to(prior))
         starts = _spread(torch.cat([prior[None], known.to(prior)]), config.starts)
         few = _sample(data, len(starts))
         starts = starts.view(-1, *(1 for _ in context.shape[:-1]), len(prior)).expand(-1, *context.shape)
         ends, objective = _descend(model, few, config, starts.contiguous(), pull)
         context = ends.gather(0, objective.argmin(0)[None, ..., None].expand(1, *context.shape))[0]
     return _descend(model, data, config, context, pull)[0]
+
+
+def pull_towards_prior(prior: Tensor, config: AdaptConfig, known: Tensor | None) -> Tensor:
+    """[context_dim, context_dim], the precision of the prior: of the known contexts' spread, or isotropic."""
+    if known is not None and config.starts > 1:
+        return config.damping * _precision(known.to(prior))
+    return config.damping * torch.eye(len(prior)).to(prior)
 
 
 @torch.no_grad()
@@ -126,47 +136,63 @@ def _descend(
     precision = torch.exp(-model(data, prior.expand_as(context)).log_var) * model.target_weights
     weight = model.target_weights.sum()
 
-    def misfit(z: Tensor) -> Tensor:
-        squares: Tensor = (target - model(data, z).mean).square() * precision
-        return squares.sum(-1).mean(-1) / weight
+    def misfit(error: Tensor) -> Tensor:
+        return (error.square() * precision).sum(-1).mean(-1) / weight
 
-    def objective(z: Tensor) -> Tensor:
-        m, pulled = misfit(z), ((z - prior) @ pull * (z - prior)).sum(-1)
+    def objective(z: Tensor, m: Tensor) -> Tensor:
+        pulled = ((z - prior) @ pull * (z - prior)).sum(-1)
         return 0.5 * (rows * weight * torch.where(m > 1.0, 1.0 + m.log(), m) + pulled)
 
-    current = objective(context)
-    for _ in range(config.gauss_newton_steps):
-        jacobian = _jacobian(model, data, context)
-        weighted = jacobian * (precision / misfit(context).clamp_min(1.0)[..., None, None])[..., None]
-        gradient = torch.einsum("...ndi,...nd->...i", weighted, target - model(data, context).mean)
-        gradient = gradient - (context - prior) @ pull
+    mean, derivative = linearised(model, data, context)
+    error, jacobian = target - mean, derivative()
+    squares = misfit(error)
+    current = objective(context, squares)
+    for i in range(config.gauss_newton_steps):
+        weighted = jacobian * (precision / squares.clamp_min(1.0)[..., None, None])[..., None]
+        gradient = torch.einsum("...ndi,...nd->...i", weighted, error) - (context - prior) @ pull
         system = torch.einsum("...ndi,...ndj->...ij", weighted, jacobian) + pull + trust[..., None] * basis
         # A step that is not finite is no better, so it is not taken.
         step = torch.linalg.solve_ex(system.double(), gradient.double()).result.to(context.dtype)
-        proposed = objective(context + step)
-        better = (proposed < current)[..., None]
-        context = torch.where(better, context + step, context)
-        current = torch.where(better[..., 0], proposed, current)
-        trust = torch.where(better, trust / 5.0, trust * 10.0)
+        mean, derivative = linearised(model, data, context + step)
+        proposed_error = target - mean
+        proposed_squares = misfit(proposed_error)
+        proposed = objective(context + step, proposed_squares)
+        better = proposed < current
+        context = torch.where(better[..., None], context + step, context)
+        current = torch.where(better, proposed, current)
+        trust = torch.where(better[..., None], trust / 5.0, trust * 10.0)
+        if better.any() and i + 1 < config.gauss_newton_steps:
+            squares = torch.where(better, proposed_squares, squares)
+            error = torch.where(better[..., None, None], proposed_error, error)
+            jacobian = torch.where(better[..., None, None, None], derivative(), jacobian)
     return context, current
 
 
-def _jacobian(model: DynamicsModel, data: Transitions, context: Tensor) -> Tensor:
-    """[..., n, target_dim, context_dim], of the predicted mean by the context [..., context_dim]."""
+def linearised(model: DynamicsModel, data: Transitions, context: Tensor) -> tuple[Tensor, Callable[[], Tensor]]:
+    """The predicted mean [..., n, target_dim], and what gives its Jacobian [..., n, target_dim, context_dim] by the
+    context [..., context_dim], from the same pass where that is cheaper."""
     if model.target_dim < context.shape[-1]:
         # Rows do not see each other: with a context of its own for each row, one backward pass serves them all.
         rows = Transitions(*(field.unsqueeze(data.reward.ndim) for field in data))
         with torch.enable_grad():
             own = context[..., None, :].expand(*data.reward.shape, -1).contiguous().requires_grad_()
-            mean = model(rows, own).mean[..., 0, :].sum(tuple(range(data.reward.ndim)))
-            parts = [torch.autograd.grad(m, own, retain_graph=True)[0] for m in mean]
-        return torch.stack(parts, -2)
+            mean = model(rows, own).mean[..., 0, :]
+
+        def backward() -> Tensor:
+            parts = mean.sum(tuple(range(data.reward.ndim)))
+            return torch.stack([torch.autograd.grad(m, own, retain_graph=True)[0] for m in parts], -2)
+
+        return mean.detach(), torch.enable_grad()(backward)
     basis = torch.eye(context.shape[-1], dtype=context.dtype, device=context.device)
-    found: Tensor = torch.func.vmap(
-        lambda direction: torch.func.jvp(lambda z: model(data, z).mean, (context,), (direction.expand_as(context),))[1],
-        out_dims=-1,
-    )(basis)
-    return found
+
+    def forward() -> Tensor:
+        found: Tensor = torch.func.vmap(
+            lambda along: torch.func.jvp(lambda z: model(data, z).mean, (context,), (along.expand_as(context),))[1],
+            out_dims=-1,
+        )(basis)
+        return found
+
+    return model(data, context).mean.detach(), torch.no_grad()(forward)
 
 
 def _precision(known: Tensor) -> Tensor:
@@ -258,6 +284,11 @@ def meta_loss(
 
     The penalty is the paper's regression weight on post-update contexts.
     """
+    if torch.is_grad_enabled() and meta_gradient.applies(model, config):
+        found = meta_gradient.outer_gradient(model, adaptation, evaluation, config)
+        size = found.context.square().sum(-1).mean()
+        loss = meta_gradient.differentiable(found.nll + config.context_penalty * size, model, found.gradients)
+        return loss, {"nll": found.nll, "context_square": size}, found.context
     context = infer_context(model, adaptation, config, create_graph=True)
     loss, metrics = joint_loss(model, evaluation, context, config)
     return loss, metrics, context.detach()
@@ -304,16 +335,50 @@ def adapt(model: DynamicsModel, transitions: Transitions, config: AdaptConfig, t
     Raises:
         InsufficientData: fewer than `config.min_transitions` rows.
     """
-    if transitions.size < config.min_transitions:
-        raise InsufficientData(
-            f"adaptation needs at least {config.min_transitions} transitions, came {transitions.size}; submit more"
-        )
-    fit, held = split_holdout(transitions, config.holdout_fraction)
-    context = infer_context(model, fit, config, later_steps=config.later_steps, known=training_contexts)
+    return adapt_many(model, [transitions], config, training_contexts)[0]
+
+
+def adapt_many(
+    model: DynamicsModel, tasks: Sequence[Transitions], config: AdaptConfig, training_contexts: Tensor
+) -> list[Adaptation]:
+    """`adapt` of several tasks; those with equally many transitions go through the model together.
+
+    Raises:
+        InsufficientData: one of them has fewer than `config.min_transitions` rows.
+    """
+    for transitions in tasks:
+        if transitions.size < config.min_transitions:
+            raise InsufficientData(
+                f"adaptation needs at least {config.min_transitions} transitions, came {transitions.size}; submit more"
+            )
+    found: dict[int, Adaptation] = {}
+    for size in {transitions.size for transitions in tasks}:
+        alike = [i for i, transitions in enumerate(tasks) if transitions.size == size]
+        for start in range(0, len(alike), _TASKS_AT_ONCE):
+            some = alike[start : start + _TASKS_AT_ONCE]
+            found |= zip(some, _adapted([tasks[i] for i in some], model, config, training_contexts), strict=True)
+    return [found[i] for i in range(len(tasks))]
+
+
+def _adapted(
+    tasks: list[Transitions], model: DynamicsModel, config: AdaptConfig, training_contexts: Tensor
+) -> list[Adaptation]:
+    splits = [split_holdout(transitions, config.holdout_fraction) for transitions in tasks]
+    # One task alone keeps its rows as they are: without the axis of tasks it takes the same path as ever.
+    alone = len(tasks) == 1
+    fit, held = (
+        each[0] if alone else Transitions(*(torch.stack(field) for field in zip(*each, strict=True)))
+        for each in zip(*splits, strict=True)
+    )
+    contexts = infer_context(model, fit, config, later_steps=config.later_steps, known=training_contexts)
     with torch.no_grad():
-        before = nll(model, held, model.prior_context).item()
-        after = nll(model, held, context).item()
-        known = training_contexts.to(context)
+        before = nll(model, held, model.prior_context.expand_as(contexts)).flatten().tolist()
+        after = nll(model, held, contexts).flatten().tolist()
+        known = training_contexts.to(contexts)
         spread = known.std(0, correction=0).clamp_min(1e-3)
-        score = ((context - known.mean(0)) / spread).square().mean().sqrt().item()
-    return Adaptation(context.float().cpu().numpy(), before, after, score, transitions.size)
+        scores = ((contexts - known.mean(0)) / spread).square().mean(-1).sqrt().flatten().tolist()
+    values = contexts.float().cpu().view(len(tasks), -1).numpy()
+    return [
+        Adaptation(values[i].copy(), before[i], after[i], scores[i], transitions.size)
+        for i, transitions in enumerate(tasks)
+    ]

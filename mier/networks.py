@@ -96,15 +96,19 @@ class DynamicsModel(nn.Module):
             weights[1:] = 1.0 / (self.target_dim - 1)
         return weights
 
-    def hidden(self, transitions: Transitions, context: Tensor) -> Tensor:
-        """[..., n, hidden]; the linear head ignores the context here."""
+    def inputs(self, transitions: Transitions, context: Tensor) -> Tensor:
+        """[..., n, input_dim]: states normalised, actions in [-1, 1] and through the gate, if there is one."""
         action = self.spec.to_unit_action(transitions.action)
         if self.gate_dim:
             action = action * (1.0 + context[..., None, : self.gate_dim])
         inputs = [self.observation_norm(transitions.observation), action]
         if self.config.next_observation_input:
             inputs.append(self.observation_norm(transitions.next_observation))
-        h = torch.cat(inputs, -1)
+        return torch.cat(inputs, -1)
+
+    def hidden(self, transitions: Transitions, context: Tensor) -> Tensor:
+        """[..., n, hidden]; the linear head ignores the context here."""
+        h = self.inputs(transitions, context)
         free = context[..., None, self.gate_dim :]
         film = self.config.conditioning is Conditioning.FILM and self.free_dim > 0
         for i, layer in enumerate(self.layers):

@@ -129,7 +129,7 @@ class Transitions(NamedTuple):
         """Number of transitions."""
         return self.reward.numel()
 
-    def rows(self, index: Tensor | slice) -> Transitions:
+    def rows(self, index: Tensor | slice | int) -> Transitions:
         """The transitions at `index` of the first axis."""
         return Transitions(*(field[index] for field in self))
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from mier.adaptation import (
     InsufficientData,
     adapt,
+    adapt_many,
     closed_form_posterior,
     gauss_newton_context,
     gradient_context,
@@ -20,6 +21,7 @@ from mier.adaptation import (
     nll,
     split_holdout,
 )
+from mier.checkpoint import Checkpoint
 from mier.config import AdaptConfig, AdaptMethod, Conditioning, ModelConfig
 from mier.networks import DynamicsModel
 from mier.types import EnvSpec, Transitions, Varies
@@ -335,3 +337,19 @@ def test_too_little_data_says_how_much_is_needed(door: Door) -> None:
     with pytest.raises(InsufficientData, match="at least 20 transitions, came 19"):
         adapt(model, rows.rows(slice(0, 19)), config, torch.zeros(2, 3))
     assert adapt(model, rows.rows(slice(0, 20)), config, torch.zeros(2, 3)).transitions_used == 20
+
+
+def test_many_tasks_adapt_as_each_alone(
+    dynamics_checkpoint: Checkpoint, transitions: Callable[..., Transitions]
+) -> None:
+    agent = dynamics_checkpoint.agent
+    tasks = [transitions(agent.spec, n, seed) for seed, n in enumerate((40, 60, 40, 40, 25))]
+    together = adapt_many(agent.model, tasks, agent.configuration.adapt, agent.training_contexts)
+    for rows, found in zip(tasks, together, strict=True):
+        alone = agent.adapt(rows)
+        assert found.transitions_used == rows.size
+        np.testing.assert_allclose(found.context, alone.context, rtol=1e-3, atol=1e-4)
+        for name in ("nll_before", "nll_after", "ood_score"):
+            assert getattr(found, name) == pytest.approx(getattr(alone, name), rel=1e-3)
+    with pytest.raises(InsufficientData, match="came 5"):
+        adapt_many(agent.model, [tasks[0], tasks[0].rows(slice(5))], agent.configuration.adapt, agent.training_contexts)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from mier.adaptation import gradient_context, meta_loss, nll
+from mier.adaptation import gradient_context, infer_context, joint_loss, meta_loss, nll
 from mier.config import AdaptConfig, AdaptMethod, Conditioning, ModelConfig
 from mier.networks import DynamicsModel
 from mier.types import EnvSpec, Transitions
@@ -127,3 +128,38 @@ def test_adaptation_leaves_no_gradient_on_the_weights(reward_spec: EnvSpec, crea
     context = gradient_context(model, data[0], GRADIENT, create_graph=create_graph)
     assert context.requires_grad is create_graph
     assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("config", [GRADIENT, replace(CLIPPED, context_penalty=0.3)], ids=["plain", "clipped"])
+@pytest.mark.parametrize("dynamics", [False, True])
+def test_the_gradient_by_hand_is_autograds(
+    reward_spec: EnvSpec, dynamics_spec: EnvSpec, config: AdaptConfig, dynamics: bool
+) -> None:
+    spec = dynamics_spec if dynamics else reward_spec
+    model, data = model_of(spec, CONCAT, config), batches(spec)
+    parameters = list(model.parameters())
+    loss, _, context = meta_loss(model, *data, config)
+    through = infer_context(model, data[0], config, create_graph=True)
+    graph_loss, _ = joint_loss(model, data[1], through, config)
+    torch.testing.assert_close(loss, graph_loss)
+    torch.testing.assert_close(context, through.detach())
+    for by_hand, exact in zip(analytic(loss, parameters), analytic(graph_loss, parameters), strict=True):
+        torch.testing.assert_close(by_hand, exact, rtol=1e-8, atol=1e-12)
+
+
+def test_the_gradient_by_hand_follows_autocast(dynamics_spec: EnvSpec) -> None:
+    model = DynamicsModel(dynamics_spec, replace(CONCAT, hidden=(64, 64)), GRADIENT)
+    adaptation, evaluation = (Transitions(*(field.float() for field in batch)) for batch in batches(dynamics_spec))
+    exact = analytic(meta_loss(model, adaptation, evaluation, GRADIENT)[0], [model.layers[1].weight])  # type: ignore[list-item]
+    with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+        coarse = analytic(meta_loss(model, adaptation, evaluation, GRADIENT)[0], [model.layers[1].weight])  # type: ignore[list-item]
+    error = (coarse[0] - exact[0]).norm() / exact[0].norm()
+    assert 1e-6 < error < 0.05
+
+
+def test_no_gradient_is_worked_out_where_none_is_asked_for(reward_spec: EnvSpec) -> None:
+    model, data = model_of(reward_spec, CONCAT, GRADIENT), batches(reward_spec)
+    wanted = meta_loss(model, *data, GRADIENT)[0]
+    frozen = meta_loss(model.requires_grad_(False), *data, GRADIENT)[0]
+    torch.testing.assert_close(frozen, wanted.detach())
+    assert not frozen.requires_grad

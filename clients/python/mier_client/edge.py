@@ -1,0 +1,88 @@
+"""Acting without the service: an exported policy on the robot itself, by ONNX Runtime alone (extra `edge`).
+
+The graph holds normalisers and action bounds; its inputs are observation, context and noise, its output is the action
+in environment units. Exploration noise is the service's own function of (seed, episode, step): the same question gets
+the same action at the edge and over the wire.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float32]
+
+
+class EdgePolicy:
+    """One policy version, called step by step. Not for several threads at once: its buffers are its own."""
+
+    def __init__(
+        self, onnx: bytes | str | Path, context: npt.ArrayLike, *, seed: int | None = None, episode: int = 0
+    ) -> None:
+        """
+        Args:
+            onnx: the policy's graph, or the path of its file.
+            context: [context_dim], the policy context that the version acts under.
+            seed: explore, with the session's seed; None acts deterministically.
+            episode: number of the first episode.
+
+        Raises:
+            ImportError: ONNX Runtime is not installed.
+            ValueError: the context does not fit the graph.
+        """
+        try:
+            import onnxruntime as ort
+        except ImportError as error:
+            raise ImportError("acting at the edge needs ONNX Runtime: pip install 'mier[edge]'") from error
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        graph = onnx if isinstance(onnx, bytes) else Path(onnx).read_bytes()
+        self._session: Any = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        dims = {item.name: int(item.shape[1]) for item in [*self._session.get_inputs(), *self._session.get_outputs()]}
+        self._observation = np.zeros((1, dims["observation"]), np.float32)
+        self._noise = np.zeros((1, dims["noise"]), np.float32)
+        self._shape, self._action_dim = (dims["observation"],), dims["action"]
+        values = np.array(context, np.float32)
+        if values.shape != (dims["context"],) or not np.isfinite(values).all():
+            raise ValueError(f"expected a finite context [{dims['context']}], came {list(values.shape)}")
+        self._row = self._observation[0]
+        self._inputs = {"observation": self._observation, "context": values[None], "noise": self._noise}
+        self._run, self._outputs = self._session.run, ["action"]
+        self._seed, self.episode, self.step = seed, episode, 0
+
+    def act(self, observation: npt.ArrayLike) -> FloatArray:
+        """observation [observation_dim] -> action [action_dim] in environment units.
+
+        Raises:
+            ValueError: another shape, numbers that are not finite, or so large that the action would not be.
+        """
+        values = observation if isinstance(observation, np.ndarray) else np.asarray(observation, np.float32)
+        if values.shape != self._shape or not np.isfinite(values).all():
+            raise ValueError(f"expected a finite observation {list(self._shape)}, came {values!r}")
+        self._row[:] = values
+        if self._seed is not None:
+            self._noise[0] = exploration_noise(self._seed, self.episode, self.step, self._action_dim)
+        action: FloatArray = self._run(self._outputs, self._inputs)[0][0]
+        # Numbers so large that the network overflows are finite, too.
+        if not math.isfinite(sum(action.tolist())):
+            raise ValueError(
+                f"expected an observation in the policy's range, came {values!r}: its action is not finite"
+            )
+        self.step += 1
+        return action
+
+    def reset(self) -> None:
+        """Begin the next episode, at step 0."""
+        self.episode, self.step = self.episode + 1, 0
+
+
+def exploration_noise(seed: int, episode: int, step: int, action_dim: int) -> FloatArray:
+    """Standard normal [action_dim] of a step: the service's (counter-based Philox)."""
+    key = np.array([seed % 2**64, episode], np.uint64)
+    bits = np.random.Philox(key=key, counter=np.array([0, step, 0, 0], np.uint64))
+    return np.random.Generator(bits).standard_normal(action_dim, np.float32)
