@@ -9,9 +9,18 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 STOP_WITHIN_S = 30.0
+
+
+@dataclass(frozen=True)
+class Reached:
+    """Where a server listens."""
+
+    http: str
+    grpc: str
 
 
 class Server:
