@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import socket
 import sys
 import time
@@ -51,6 +52,9 @@ from mier_service.workers import Workers
 
 _log = structlog.get_logger(__name__)
 _BACKLOG = 2048
+_CATCH_UP_EVERY_S = 2.0
+_CLOSE_WITHIN_S = 5.0
+"""After the drain: what threads still do by then has no caller any more."""
 _SWITCH_INTERVAL_S = 0.001
 """A thread that computes hands over to the event loop after this long (Python's default is five times that)."""
 
@@ -86,7 +90,7 @@ class Service:
         self._poll_pool = BoundedPool("poll", 1, 4)
         self._upkeep_pool = BoundedPool("upkeep", 1, 4)
         self._changes = Changes(config.max_watchers)
-        acting = Acting(
+        self._acting = acting = Acting(
             self._storage.store,
             self._storage.onnx,
             PolicyCache(config.max_policies),
@@ -172,25 +176,35 @@ class Service:
         poller = asyncio.create_task(self._poller.run())
         keys = asyncio.create_task(keep_current(self._gate, self._poll_pool, self._config.poll_every_s))
         upkeep = asyncio.create_task(self._retention.run())
-        self._workers.start()
-        await self._set_ready(True)
-        self._announce(http_socket.getsockname()[1], grpc_port)
+        catching_up = asyncio.create_task(self._acting.catch_up(_CATCH_UP_EVERY_S))
+        if not self._stop.is_set():  # it may have been asked to end while it prepared
+            self._workers.start()
+            await self._set_ready(True)
+            self._announce(http_socket.getsockname()[1], grpc_port)
         stop = asyncio.create_task(self._stop.wait())
         await asyncio.wait((stop, http, poller, keys, upkeep), return_when=asyncio.FIRST_COMPLETED)
         await self._drain(http)
-        upkeep.cancel()
-        await asyncio.gather(upkeep, return_exceptions=True)
+        stop.cancel()
+        try:
+            async with asyncio.timeout(_CLOSE_WITHIN_S):
+                await self._close((upkeep, poller, keys, catching_up))
+        except TimeoutError:
+            # A thread that computes cannot be stopped. Whatever was acknowledged is on disk; the rest was not.
+            _log.warning("stopped_while_computing", waited_s=_CLOSE_WITHIN_S)
+            sys.stderr.flush()
+            os._exit(0)
+        self._lock.close()
+        _log.info("stopped")
+
+    async def _close(self, tasks: tuple[asyncio.Task[None], ...]) -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         with contextlib.suppress(ServiceError):
             await self._retention.write_down_use()
-        poller.cancel()
-        keys.cancel()
-        await asyncio.gather(poller, keys, return_exceptions=True)
-        stop.cancel()
         for pool in (self._store_pool, self._adapt_pool, self._decode_pool, self._poll_pool, self._upkeep_pool):
             await asyncio.to_thread(pool.close)
         self._storage.close()
-        self._lock.close()
-        _log.info("stopped")
 
     def _prepare(self) -> None:
         """Migrates and clears up; decodes the checkpoints, so that the first session need not wait."""

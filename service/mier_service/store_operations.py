@@ -166,8 +166,11 @@ def request_cancel(c: Connection, operation_id: str, now_s: float) -> OperationV
 
 
 def expire_leases(c: Connection) -> None:
-    """At the start of the service: no worker of before counts as alive."""
-    c.execute(update(operations).where(operations.c.state == OperationState.RUNNING.value).values(lease_until_s=0.0))
+    """At the start of the service: no worker of before counts as alive, and one that is can write no more. So what it
+    put to be named next may be cleared away."""
+    o = operations.c
+    running = update(operations).where(o.state == OperationState.RUNNING.value)
+    c.execute(running.values(lease_until_s=0.0, lease_token=o.lease_token + 1))
 
 
 def save_hashes(c: Connection, session_id: str | None = None) -> set[str]:

@@ -72,6 +72,10 @@ class Launcher:
             self._process.wait(START_WITHIN_S)
             self._log.close()
 
+    def log(self) -> str:
+        """What they all wrote to standard error."""
+        return Path(self._log.name).read_text()
+
     def server(self, arguments: list[str], armed: Armed | None) -> Process:
         return self._start({"role": "server", "arguments": arguments, "group": 0}, armed)
 

@@ -159,14 +159,15 @@ class Books:
             self._sound(c)
             for session, asks in self._by_session().items():
                 self._session(c, session, asks, exact)
+            deleting = {ask.session for ask in self._ledger.asks if ask.call == "delete_session"}
             for ask in self._ledger.asks:
                 if ask.call == "create_session":
-                    found = _all(c, "SELECT id FROM sessions WHERE seed = ?", ask.arguments[1])
-                    allowed = [(_created(ask),)] if ask.reply is not None else None
-                    if _created(ask) in self._ledger.gone:
-                        allowed = []
+                    found = [row[0] for row in _all(c, "SELECT id FROM sessions WHERE seed = ?", ask.arguments[1])]
                     assert len(found) <= 1, f"{len(found)} sessions came of one create"
-                    assert allowed is None or found == allowed, f"created {allowed}, stored {found}"
+                    if ask.done and ask.reply.id not in deleting:
+                        assert found == [ask.reply.id], f"an acknowledged session is lost: {ask.reply.id}"
+            for gone in self._ledger.gone:
+                assert not _all(c, "SELECT 1 FROM sessions WHERE id = ?", gone), "an acknowledged delete is lost"
             for gone in self._ledger.gone:
                 for table in ("transition_batches", "versions", "model_contexts", "operations", "promotions"):
                     assert not _all(c, f"SELECT 1 FROM {table} WHERE session_id = ? LIMIT 1", gone), table

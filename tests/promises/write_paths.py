@@ -50,7 +50,7 @@ TRIED: dict[str, dict[str, tuple[str, ...]]] = {
         "moving.Moving._record": SWAP,
         "retention.Retention._touch": COMMIT,
         "retention.Retention._forget_keys": COMMIT,
-        "storage.Storage.drop_unused": (*COMMIT, *UNLINK),
+        "storage.Storage._drop_unused": (*COMMIT, *UNLINK),
     },
     WORKER: {
         "worker.Worker.work_once": COMMIT,
@@ -59,7 +59,7 @@ TRIED: dict[str, dict[str, tuple[str, ...]]] = {
         "lease.Job.end": COMMIT,
         "lease.Job.publish": (*COMMIT, *PUT, *SWAP),
         "lease.Job._renew": COMMIT,
-        "storage.Storage.drop_unused": (*COMMIT, *UNLINK),
+        "storage.Storage._drop_unused": (*COMMIT, *UNLINK),
     },
 }
 """Killed at under traffic, by process."""
@@ -84,11 +84,12 @@ WITHIN = {
     "storage.Storage.once",
     "storage.Storage.__init__",
     "lease.Job._change",
-    "bootstrap.Service._prepare",
     "data_lock.lock_data",
-    "store.Store.compact",
 }
 """Steps of the places above (which are named after who asked for the write), folders made, and calls of them."""
+
+BEHIND_A_STEP = {"lease.Job.report", "lease.Job.end", "store.Store.migrate"}
+"""Places that have no write in their own lines: `lease.Job._change` and Alembic make it for them."""
 
 NOT_OF_THE_SERVICE = {"backups", "mierctl"}
 """Modules of the operator's command: it works on folders of its own, or while no service runs (test_backup, ...)."""
