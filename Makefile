@@ -2,6 +2,7 @@
 #
 #   make demo                      the whole way through on the bundled checkpoint, shown as a table and a plot
 #   make test                      all tests
+#   make promises                  what the service promises, tried at length; a table and out/promises.json
 #   make check                     ruff, mypy, import doors, generated stubs
 #   make venv TORCH_INDEX_URL=URL  take torch from one more index, for example one of CPU wheels
 
@@ -12,11 +13,12 @@ STAMP := $(VENV)/.installed
 TORCH_INDEX_URL ?=
 EXTRAS := service,trainer,mujoco,dev
 DEMO_ARGS ?=
+PROMISES_ARGS ?=
 
 # Torch and the BLAS libraries under it default to every core in every process; here several processes share few.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: venv demo test check proto format clean help
+.PHONY: venv demo test promises check proto format clean help
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -35,6 +37,9 @@ demo: venv
 
 test: venv
 	$(BIN)/python -m pytest
+
+promises: venv
+	@$(BIN)/python -m tests.promises $(PROMISES_ARGS)
 
 check: venv
 	$(BIN)/ruff check .

@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 
 from mier_service import store_keys, store_operations, store_sessions
 from mier_service.errors import ServiceError
+from mier_service.files import make_folder
 from mier_service.layout import DATABASE_FILE, Kind, content_files
 from mier_service.store import Store
 from mier_service.store_keys import Retry
@@ -47,7 +48,7 @@ class Storage:
 
     def __init__(self, folder: Path, connections: int, clock: Callable[[], float]) -> None:
         """Opens the folder, making it if need be. OSError if that is impossible."""
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         self.clock = clock
         self.store = Store(folder / DATABASE_FILE, connections)
         self.weights = content_files(folder, Kind.WEIGHTS)

@@ -66,6 +66,10 @@ class Server:
         os.killpg(self._process.pid, signal.SIGKILL)
         self._end()
 
+    def wait(self) -> int:
+        """For its end, by whatever was sent to it; the exit status."""
+        return self._end()
+
     def _end(self) -> int:
         status = self._process.wait(STOP_WITHIN_S)
         assert self._process.stdout is not None

@@ -38,7 +38,9 @@ class _Session:
 class Robot:
     """One client's life, from server to server."""
 
-    def __init__(self, ledger: Ledger, over: str, seed: int) -> None:
+    def __init__(self, ledger: Ledger, over: str, seed: int, learns: bool = True) -> None:
+        """`learns`: whether it asks for fine-tunes, too."""
+        self._learns = learns
         self._ledger = ledger
         self._over = over
         self._random = random.Random(seed)
@@ -70,6 +72,8 @@ class Robot:
         self._adapt(transport, s)
         deeds = ["submit", "again", "adapt", "fine_tune", "promote", "roll_back", "pin", "unpin", "pause", "resume"]
         deeds += ["act", "cancel", "move"]
+        if not self._learns:
+            deeds.remove("fine_tune")
         self._random.shuffle(deeds)
         for deed in deeds:
             try:

@@ -78,11 +78,10 @@ WITHIN = {
     "files.ContentFiles.put",
     "files.ContentFiles.remove",
     "files.ContentFiles.remove_leftovers",
-    "files.ContentFiles.__init__",
     "files.write_durably",
     "files.sync_folder",
+    "files.make_folder",
     "storage.Storage.once",
-    "storage.Storage.__init__",
     "lease.Job._change",
     "data_lock.lock_data",
 }
