@@ -7,6 +7,7 @@ each test. The status is 1 if anything failed.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -96,7 +97,7 @@ def main() -> int:
     chosen = {name: files for name, files in chosen.items() if files}
     collector = Collector()
     started_s = time.time()
-    pytest.main(["-q", "-p", "no:cacheprovider", *sum(chosen.values(), [])], plugins=[collector])
+    pytest.main(["-q", "-p", "no:cacheprovider", *itertools.chain(*chosen.values())], plugins=[collector])
     rows = [_row(name, files, collector) for name, files in chosen.items()]
     _show(rows)
     report = {"rows": rows, **_circumstances(options, time.time() - started_s)}

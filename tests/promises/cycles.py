@@ -218,8 +218,9 @@ class Run:
             with self.ledger.changed:
                 target = self.ledger.tally["acknowledged"] + 8
                 self.ledger.changed.wait_for(
-                    lambda: self.ledger.tally["acknowledged"] >= target
-                    or not any(thread.is_alive() for thread in threads),
+                    lambda: (
+                        self.ledger.tally["acknowledged"] >= target or not any(thread.is_alive() for thread in threads)
+                    ),
                     END_WITHIN_S,
                 )
         stop.set()

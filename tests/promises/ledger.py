@@ -7,7 +7,6 @@ the store must hold each acknowledged thing exactly once.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import threading
 import uuid

@@ -106,9 +106,7 @@ def test_no_child_is_left_behind(checkpoints: Path, tmp_path: Path, number: sign
 def children(pid: int) -> list[int]:
     """Its child processes."""
     return [
-        int(child)
-        for task in Path(f"/proc/{pid}/task").iterdir()
-        for child in (task / "children").read_text().split()
+        int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
     ]
 
 

@@ -63,7 +63,9 @@ def full_disk(machine: Machine) -> Iterator[None]:
 
 
 def _unavailable(error: MierError) -> bool:
-    return isinstance(error, Unavailable) and error.reason == "STORAGE_UNAVAILABLE" and bool(error.problem.retry_after_s)
+    return (
+        isinstance(error, Unavailable) and error.reason == "STORAGE_UNAVAILABLE" and bool(error.problem.retry_after_s)
+    )
 
 
 def test_a_full_disk_refuses_writes_and_goes_on_acting(machine: Machine, transport: Transport) -> None:
@@ -206,4 +208,3 @@ def _policy_file(machine: Machine, session: Session, number: int) -> Path:
     with closing(sqlite3.connect(machine.data / "mier.sqlite3")) as database:
         (found,) = database.execute(query, (session.id, number)).fetchone()
     return machine.data / "policies" / f"{found}.onnx"
-

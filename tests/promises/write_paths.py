@@ -1,7 +1,7 @@
 """Every place of the service that writes to disk, read from its source; and the moments at which it is killed there.
 
-`write_paths()` is what the source has; `TRIED`, `TRIED_APART` and `NOT_OF_THE_SERVICE` say what is done about each. A test
-holds them against each other, so that a new write path has to be given its place here.
+`write_paths()` is what the source has; `TRIED`, `TRIED_APART` and `NOT_OF_THE_SERVICE` say what is done about each. A
+test holds them against each other, so that a new write path has to be given its place here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _RECEIVERS = {
     "connect": {"sqlite3"},
     "swap": {"store_promotions"},
 }
-"""Calls of these names count on these objects only; the last part of what stands before the dot, without underscores."""
+"""Calls of these names count on these objects only: the last part of what stands before the dot."""
 
 COMMIT = ("before commit", "after commit")
 PUT = ("before fsync", "before rename", "after rename", "after folder sync")
