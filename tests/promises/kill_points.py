@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any, Self
 
 from sqlalchemy import Connection, event
@@ -132,7 +133,7 @@ def install(armed: Armed) -> None:
 
 def _place() -> str | None:
     """The function of the service that asked for what is being done."""
-    frame = sys._getframe(2)
+    frame: FrameType | None = sys._getframe(2)
     migrating = False
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
@@ -144,5 +145,5 @@ def _place() -> str | None:
                 migrating = True
             elif not module.startswith(_PASSED_OVER) and place not in _STEPS:
                 return "store.Store.migrate" if migrating else place
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return None

@@ -83,8 +83,7 @@ def both(machine: Machine) -> Iterator[dict[str, Transport]]:
 @pytest.mark.parametrize("over", ["http", "grpc"])
 @pytest.mark.parametrize("name", CALLS)
 def test_it_ran_but_the_answer_was_lost(machine: Machine, both: dict[str, Transport], name: str, over: str) -> None:
-    """Broken on purpose: with `store_keys.remember` left out, creates, adaptations and decisions happen twice, and the
-    retries of a delete and of a resume are answered differently."""
+    """Broken on purpose: with `store_keys.remember` left out, no reply is kept."""
     at = machine.at
     assert at is not None
     direct, other = both[over], both["grpc" if over == "http" else "http"]
@@ -154,7 +153,7 @@ def test_a_stream_whose_answer_was_lost(machine: Machine, both: dict[str, Transp
 
     def send(address: str) -> pb.SubmitTransitionsStreamResponse:
         with grpc.insecure_channel(address) as channel:
-            stub = pb_grpc.AdaptationServiceStub(channel)  # type: ignore[no-untyped-call]
+            stub = pb_grpc.AdaptationServiceStub(channel)
             reply: pb.SubmitTransitionsStreamResponse = stub.SubmitTransitionsStream(iter(requests), timeout=CALL_S)
             return reply
 

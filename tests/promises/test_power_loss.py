@@ -56,7 +56,12 @@ def test_files_of_every_kind_go_that_way(storage: Storage, monkeypatch: pytest.M
     """Broken on purpose: with `put` writing the bytes itself."""
     flushed: list[int] = []
     fsync = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda descriptor: (flushed.append(descriptor), fsync(descriptor))[1])
+
+    def note(descriptor: int) -> None:
+        flushed.append(descriptor)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
     for files in (storage.weights, storage.onnx, storage.saves):
         before = len(flushed)
         files.put(b"some bytes")
