@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import socket
 import sys
 import time
@@ -28,6 +27,7 @@ from mier_service.checkpoints import Checkpoints
 from mier_service.config import CannotStart, ServeConfig, WorkerConfig, url_host
 from mier_service.core import Core
 from mier_service.data_lock import lock_data
+from mier_service.ending import end_now
 from mier_service.errors import Reason, ServiceError
 from mier_service.exposure import exposure_of
 from mier_service.files import write_durably
@@ -191,8 +191,7 @@ class Service:
         except TimeoutError:
             # A thread that computes cannot be stopped. Whatever was acknowledged is on disk; the rest was not.
             _log.warning("stopped_while_computing", waited_s=_CLOSE_WITHIN_S)
-            sys.stderr.flush()
-            os._exit(0)
+            end_now(0)
         self._lock.close()
         _log.info("stopped")
 

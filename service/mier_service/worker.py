@@ -25,6 +25,7 @@ from mier.weights import PolicyWeights
 from mier_service import store_operations, store_sessions, store_transitions
 from mier_service.checkpoints import Checkpoints, HeldCheckpoint
 from mier_service.config import WorkerConfig
+from mier_service.ending import end_now
 from mier_service.errors import Reason, ServiceError
 from mier_service.files import DamagedFile
 from mier_service.lease import Interrupted, Job
@@ -209,6 +210,7 @@ def main() -> None:
     threading.Thread(target=_listen, args=(worker,), name="mier-lifeline", daemon=True).start()
     worker.run()
     storage.close()
+    end_now(0)
 
 
 def _listen(worker: Worker) -> None:

@@ -25,6 +25,8 @@ _PASSED_OVER = ("mier_service.files", "mier_service.store", "mier_service.data_l
 """How something is written, not who writes it."""
 _STEPS = {"storage.Storage.once", "lease.Job._change", "lease.Job._drop_save_if"}
 
+_MIGRATE = "store.Store.migrate"
+
 
 @dataclass(frozen=True)
 class Armed:
@@ -54,8 +56,8 @@ class _Moments:
         self._left = armed.times
         self._lock = threading.Lock()
 
-    def reach(self, moment: str) -> None:
-        place = _place()
+    def reach(self, moment: str, place: str | None = None) -> None:
+        place = place or _place()
         if place is None or f"{moment}: {place}" != self._armed.point or not os.path.exists(self._armed.trigger):
             return
         with self._lock:
@@ -88,12 +90,12 @@ def install(armed: Armed) -> None:
 
     def migrate_and_tell(self: Store) -> None:
         def before(_: Connection) -> None:
-            moments.reach("before commit")
+            moments.reach("before commit", _MIGRATE)
 
         event.listen(self.engine, "commit", before)
         migrate(self)
         event.remove(self.engine, "commit", before)
-        moments.reach("after commit")
+        moments.reach("after commit", _MIGRATE)
 
     def fsync_and_tell(descriptor: int) -> None:
         folder = Path(f"/proc/self/fd/{descriptor}").is_dir()
@@ -134,16 +136,13 @@ def install(armed: Armed) -> None:
 def _place() -> str | None:
     """The function of the service that asked for what is being done."""
     frame: FrameType | None = sys._getframe(2)
-    migrating = False
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
         if module == "__main__" and frame.f_globals.get("__spec__") is not None:
             module = frame.f_globals["__spec__"].name
         if module.startswith(_PACKAGE):
             place = f"{module.removeprefix(_PACKAGE)}.{frame.f_code.co_qualname}"
-            if place == "store.Store.migrate":
-                migrating = True
-            elif not module.startswith(_PASSED_OVER) and place not in _STEPS:
-                return "store.Store.migrate" if migrating else place
+            if not module.startswith(_PASSED_OVER) and place not in _STEPS:
+                return place
         frame = frame.f_back
     return None

@@ -44,6 +44,8 @@ def test_nothing_acknowledged_is_lost_or_doubled(
     while run.tally["cycles"] < cycles:
         for scene in scenes(every, named // 3, SEED + number)[: cycles - run.tally["cycles"]]:
             run.cycle(scene)
+            if run.tally["cycles"] % 10 == 0:
+                print(run.tally["cycles"], "cycles", scene, flush=True)
         number += 1
     run.finish()
     print(dict(run.tally), dict(run.ledger.tally), "missed:", sorted(run.missed))
