@@ -6,7 +6,8 @@
        └─────────┘   └──────────► FAILED, CANCELLED          (QUEUED ─ cancel ─► CANCELLED)
 
 Each claim adds 1 to `lease_token`; a worker's writes hold only under the token it claimed with, so one that was
-taken for dead cannot touch what its successor does. Operations of a paused session are not claimed.
+taken for dead cannot touch what its successor does. Operations of a paused session are not claimed, but
+to be cancelled: whoever was to do that may have died.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ def claim(c: Connection, now_s: float, lease_s: float) -> Row[Any] | None:
         select(o.id)
         .join(sessions, sessions.c.id == o.session_id)
         .where(
-            sessions.c.state != SessionState.PAUSED.value,
+            or_(sessions.c.state != SessionState.PAUSED.value, o.cancel_requested == 1),
             or_(
                 o.state == OperationState.QUEUED.value,
                 and_(o.state == OperationState.RUNNING.value, o.lease_until_s < now_s),

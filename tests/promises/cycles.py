@@ -18,7 +18,7 @@ from tests.contract.helpers import CALL_S, batch
 from tests.contract.server import Reached
 from tests.promises.kill_points import Armed
 from tests.promises.launcher import START_WITHIN_S, Launcher, Process
-from tests.promises.ledger import Books, Ledger
+from tests.promises.ledger import Ask, Books, Ledger
 from tests.promises.robots import SECOND, Robot, observe
 from tests.promises.write_paths import SERVER, WORKER
 
@@ -186,6 +186,10 @@ class Run:
         self._books.compare(exact=False)
         self.ledger.settle(transports)
         self.ledger.repeat(transports, 6)
+        for session, operation in self._books.long_operations():
+            ask = self.ledger.add(Ask("cancel_operation", session, (operation,), over="http"))
+            ask.run(transports["http"])
+            self.ledger.acknowledged(ask)
         self._books.compare(exact=True)
         self._books.acting(transports, observe)
 

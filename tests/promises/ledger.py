@@ -26,6 +26,7 @@ from mier_service.files import DamagedFile
 from mier_service.layout import DATABASE_FILE, Kind, content_files
 from tests.contract.helpers import CALL_S
 
+LONG_UPDATES = 4000
 UNANSWERED = (Unavailable, DeadlineExceeded, ServerFault)
 
 
@@ -280,6 +281,12 @@ class Books:
         with closing(sqlite3.connect(self._data / DATABASE_FILE, timeout=30.0, isolation_level=None)) as c:
             c.execute("BEGIN")
             yield c
+
+    def long_operations(self) -> list[tuple[str, str]]:
+        """(session, operation) of what would keep the only worker for long."""
+        with self._read() as c:
+            query = "SELECT session_id, id FROM operations WHERE state IN ('queued', 'running') AND updates_total > ?"
+            return _all(c, query, LONG_UPDATES // 2)
 
     def acting(self, transports: dict[str, Transport], observe: Callable[[Transport, str], tuple[int, str]]) -> None:
         """Every session acts with the version and the weights that the store names."""

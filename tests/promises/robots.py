@@ -14,7 +14,7 @@ from mier_client.transport import TransitionBatch, Transport
 from mier_client.values import Window
 from tests.contract.conftest import REWARD
 from tests.contract.helpers import CALL_S, MEAN, OBSERVATION, batch
-from tests.promises.ledger import UNANSWERED, Ask, Ledger
+from tests.promises.ledger import LONG_UPDATES, UNANSWERED, Ask, Ledger
 
 SECOND = "tiny-reward-2"
 """Another checkpoint of the same environment."""
@@ -122,7 +122,7 @@ class Robot:
 
     def _long_fine_tune(self, transport: Transport, s: _Session) -> None:
         """Long enough for saves and renewals of the lease; ended by hand."""
-        s.operation = self._ask(transport, "finetune", s.id, 4000, 0).id
+        s.operation = self._ask(transport, "finetune", s.id, LONG_UPDATES, 0).id
         self._until_saved(transport, s.operation)
         if self._random.random() < 0.5:
             self._ask(transport, "pause", s.id)
