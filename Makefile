@@ -3,6 +3,7 @@
 #   make demo                      the whole way through on the bundled checkpoint, shown as a table and a plot
 #   make test                      all tests
 #   make bench                     ours beside its peers, as a table and in out/bench.json; ID=9 for one row
+#   make promises                  what the service promises, tried at length; a table and out/promises.json
 #   make check                     ruff, mypy, import doors, generated stubs
 #   make venv TORCH_INDEX_URL=URL  take torch from one more index, for example one of CPU wheels
 
@@ -14,11 +15,12 @@ TORCH_INDEX_URL ?=
 EXTRAS := service,trainer,mujoco,bench,dev
 DEMO_ARGS ?=
 BENCH_ARGS ?=
+PROMISES_ARGS ?=
 
 # Torch and the BLAS libraries under it default to every core in every process; here several processes share few.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: venv demo test bench check proto format clean help
+.PHONY: venv demo test promises bench check proto format clean help
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -40,6 +42,9 @@ test: venv
 
 bench: venv
 	@$(BIN)/python -m mier_bench --out out/bench.json $(if $(ID),--ids $(ID)) $(BENCH_ARGS)
+
+promises: venv
+	@$(BIN)/python -m tests.promises $(PROMISES_ARGS)
 
 check: venv
 	$(BIN)/ruff check .

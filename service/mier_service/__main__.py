@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from pydantic_settings import CliApp
 
 from mier_service.config import CannotStart, ServeConfig
+from mier_service.ending import end_now
 from mier_service.logs import configure_logs
 
 
@@ -29,7 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
             print(f"mier-serve: {flag}: {item['msg']}, got {item.get('input')!r}", file=sys.stderr)
         sys.exit(2)
     configure_logs(config.log_level)
-    sys.exit(uvloop.run(_serve(config)))
+    end_now(uvloop.run(_serve(config)))
 
 
 async def _serve(config: ServeConfig) -> int:

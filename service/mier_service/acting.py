@@ -4,18 +4,22 @@ Invariants
 - `_active` belongs to the event loop. A version swap is one assignment of an immutable `Active`, so an act sees the
   old version or the new one, whole.
 - Everything that enters `_active` comes from `refresh`, which reads the store after the change it was called for.
+- A session acts for as long as one of its versions can be read: while the active one cannot, what acted last goes on,
+  or the nearest of its parents that is whole. Each answer names its version. `catch_up` tries again.
 - Exploration noise is a function of (seed of the session, episode, step): a retry repeats the action.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import structlog
 
 from mier import exploration
 from mier_proto import convert
@@ -25,11 +29,15 @@ from mier_service.files import ContentFiles, DamagedFile
 from mier_service.offload import BoundedPool
 from mier_service.policies import Policy, PolicyCache
 from mier_service.store import Store, storage_unavailable
-from mier_service.values import MAX_INDEX
+from mier_service.values import MAX_INDEX, SessionValue, VersionValue
 
 FloatArray = npt.NDArray[np.float32]
 
 MAX_BATCH = 1024
+_MAX_CATCH_UPS = 20
+_MAY_PASS = (Reason.STORAGE_UNAVAILABLE, Reason.VERSION_UNUSABLE, Reason.OVERLOADED)
+"""Why a load may fail though the session is there."""
+_log = structlog.get_logger(__name__)
 _MAX_ROWS_ON_LOOP = 32
 """More rows than this take longer than an act may hold the event loop."""
 
@@ -68,6 +76,8 @@ class Active:
     context: FloatArray
     """[1, context_dim]"""
     policy: Policy
+    in_place_of: int | None = None
+    """The version that should act, whose file is damaged."""
 
 
 @dataclass
@@ -98,6 +108,7 @@ class Acting:
         self._flights: dict[str, _Flight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._acted: set[str] = set()
+        self._behind: set[str] = set()
 
     async def act(self, call: ActCall) -> Action:
         """One action."""
@@ -168,6 +179,14 @@ class Acting:
         if session_id in self._flights or (active is not None and active.number != version):
             await self.refresh(session_id)
 
+    async def catch_up(self, every_s: float) -> None:
+        """Until cancelled: tries again to load what could not be loaded, a few at a time."""
+        while True:
+            await asyncio.sleep(every_s)
+            for session_id in list(self._behind)[:_MAX_CATCH_UPS]:
+                with contextlib.suppress(ServiceError):
+                    await self.refresh(session_id)
+
     def require_usable(self, session_id: str, number: int, onnx_hash: str) -> None:
         """Refuses a version whose policy does not load. Reads its file, so it is not for the event loop."""
         _open(session_id, number, lambda: Policy(self._onnx_files.get(onnx_hash)))
@@ -189,6 +208,7 @@ class Acting:
         """The session is deleted."""
         self._active.pop(session_id, None)
         self._acted.discard(session_id)
+        self._behind.discard(session_id)
         if flight := self._flights.get(session_id):
             flight.stale = True
 
@@ -204,11 +224,17 @@ class Acting:
                 if not flight.stale:
                     break
             self._active[session_id] = active
+            self._behind.discard(session_id)
+            if active.in_place_of is not None:
+                self._behind.add(session_id)
             while len(self._active) > self._max_active_sessions:
-                self._active.popitem(last=False)
+                self._behind.discard(self._active.popitem(last=False)[0])
             flight.done.set_result(active)
         except Exception as error:
-            self._active.pop(session_id, None)
+            if isinstance(error, ServiceError) and error.reason in _MAY_PASS and session_id in self._active:
+                self._behind.add(session_id)
+            else:
+                self._active.pop(session_id, None)
             flight.done.set_exception(error)
         finally:
             del self._flights[session_id]
@@ -222,8 +248,31 @@ class Acting:
         with self._store.read() as c:
             session = store_sessions.get_session(c, session_id)
             version, onnx_hash = store_sessions.get_version(c, session_id, session.active_version)
+        try:
+            return self._load_version(session, version, onnx_hash)
+        except ServiceError as error:
+            if error.reason is not Reason.VERSION_UNUSABLE:
+                raise
+            _log.error("version_unusable", session=session_id, version=version.number, detail=error.detail)
+            return self._load_parent(session, version, error)
+
+    def _load_parent(self, session: SessionValue, damaged: VersionValue, error: ServiceError) -> Active:
+        """The nearest parent that is whole; raises `error` if there is none."""
+        version = damaged
+        while version.parent:
+            with self._store.read() as c:
+                version, onnx_hash = store_sessions.get_version(c, session.id, version.parent)
+            if version.weights_hash == damaged.weights_hash:
+                continue
+            with contextlib.suppress(ServiceError):
+                return self._load_version(session, version, onnx_hash, in_place_of=damaged.number)
+        raise error
+
+    def _load_version(
+        self, session: SessionValue, version: VersionValue, onnx_hash: str, in_place_of: int | None = None
+    ) -> Active:
         policy = _open(
-            session_id,
+            session.id,
             version.number,
             lambda: self._policies.get(version.weights_hash, lambda: self._onnx_files.get(onnx_hash)),
         )
@@ -235,6 +284,7 @@ class Acting:
             action_dim=session.environment.action_dim,
             context=np.asarray(version.policy_context, np.float32)[None],
             policy=policy,
+            in_place_of=in_place_of,
         )
 
 

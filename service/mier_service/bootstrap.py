@@ -27,6 +27,7 @@ from mier_service.checkpoints import Checkpoints
 from mier_service.config import CannotStart, ServeConfig, WorkerConfig, url_host
 from mier_service.core import Core
 from mier_service.data_lock import lock_data
+from mier_service.ending import end_now
 from mier_service.errors import Reason, ServiceError
 from mier_service.exposure import exposure_of
 from mier_service.files import write_durably
@@ -52,6 +53,9 @@ from mier_service.workers import Workers
 
 _log = structlog.get_logger(__name__)
 _BACKLOG = 2048
+_CATCH_UP_EVERY_S = 2.0
+_CLOSE_WITHIN_S = 5.0
+"""After the drain: what threads still do by then has no caller any more."""
 _SWITCH_INTERVAL_S = 0.001
 """A thread that computes hands over to the event loop after this long (Python's default is five times that)."""
 
@@ -87,7 +91,7 @@ class Service:
         self._poll_pool = BoundedPool("poll", 1, 4)
         self._upkeep_pool = BoundedPool("upkeep", 1, 4)
         self._changes = Changes(config.max_watchers)
-        acting = Acting(
+        self._acting = acting = Acting(
             self._storage.store,
             self._storage.onnx,
             PolicyCache(config.max_policies),
@@ -174,25 +178,34 @@ class Service:
         poller = asyncio.create_task(self._poller.run())
         keys = asyncio.create_task(keep_current(self._gate, self._poll_pool, self._config.poll_every_s))
         upkeep = asyncio.create_task(self._retention.run())
-        self._workers.start()
-        await self._set_ready(True)
-        self._announce(http_socket.getsockname()[1], grpc_port)
+        catching_up = asyncio.create_task(self._acting.catch_up(_CATCH_UP_EVERY_S))
+        if not self._stop.is_set():  # it may have been asked to end while it prepared
+            self._workers.start()
+            await self._set_ready(True)
+            self._announce(http_socket.getsockname()[1], grpc_port)
         stop = asyncio.create_task(self._stop.wait())
         await asyncio.wait((stop, http, poller, keys, upkeep), return_when=asyncio.FIRST_COMPLETED)
         await self._drain(http)
-        upkeep.cancel()
-        await asyncio.gather(upkeep, return_exceptions=True)
+        stop.cancel()
+        try:
+            async with asyncio.timeout(_CLOSE_WITHIN_S):
+                await self._close((upkeep, poller, keys, catching_up))
+        except TimeoutError:
+            # A thread that computes cannot be stopped. Whatever was acknowledged is on disk; the rest was not.
+            _log.warning("stopped_while_computing", waited_s=_CLOSE_WITHIN_S)
+            end_now(0)
+        self._lock.close()
+        _log.info("stopped")
+
+    async def _close(self, tasks: tuple[asyncio.Task[None], ...]) -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         with contextlib.suppress(ServiceError):
             await self._retention.write_down_use()
-        poller.cancel()
-        keys.cancel()
-        await asyncio.gather(poller, keys, return_exceptions=True)
-        stop.cancel()
         for pool in (self._store_pool, self._adapt_pool, self._decode_pool, self._poll_pool, self._upkeep_pool):
             await asyncio.to_thread(pool.close)
         self._storage.close()
-        self._lock.close()
-        _log.info("stopped")
 
     def _prepare(self) -> None:
         """Migrates and clears up; decodes the checkpoints and makes the document, so that no caller waits for them."""

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import IO
 
 from mier_service.config import CannotStart
+from mier_service.files import make_folder
 
 
 def lock_data(data: Path) -> IO[str] | None:
     """Held until closed, or until the process ends; None if another process holds it."""
     try:
-        data.mkdir(parents=True, exist_ok=True)
+        make_folder(data)
         file = (data / "lock").open("w")
     except OSError as error:
         raise CannotStart(f"the data folder {data} cannot be used: {error.strerror}") from error

@@ -24,7 +24,7 @@ class ContentFiles:
     def __init__(self, folder: Path, suffix: str) -> None:
         self._folder = folder
         self._suffix = suffix
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
 
     def put(self, data: bytes) -> str:
         """Stores the bytes durably; their SHA-256 as 64 lower-case hex digits. OSError if the disk refuses."""
@@ -76,6 +76,14 @@ def write_durably(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Makes it, and those above it, as names that survive power loss; no error if it is there."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:

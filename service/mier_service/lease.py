@@ -16,7 +16,7 @@ from dataclasses import asdict
 from typing import Any, Self
 
 import structlog
-from sqlalchemy import Row
+from sqlalchemy import Connection, Row
 
 from mier.finetune import FineTuneMetrics
 from mier.weights import PolicyWeights
@@ -56,6 +56,7 @@ class Job:
         self.row = row
         self._token: int = row.lease_token
         self._save_hash: str | None = row.save_hash
+        self._saved = False
         self._storage = storage
         self._lease_s = config.lease_s
         self._stopping = stopping
@@ -100,11 +101,14 @@ class Job:
         """A resume point; the one before is dropped once this one is named by the row."""
         new, old = self._storage.saves.put(data), self._save_hash
         try:
-            self._change(save_hash=new, attempts_without_progress=0)
-        except LeaseLost:
+            with self._storage.store.write() as c:
+                # Again, under the write lock: an equal session may have dropped the same content in between.
+                self._storage.saves.put(data)
+                self._write(c, save_hash=new, attempts_without_progress=0)
+        except (LeaseLost, ServiceError):
             self._storage.drop_unused(set(), {new})
             raise
-        self._save_hash = new
+        self._save_hash, self._saved = new, True
         if old is not None and old != new:
             self._storage.drop_unused(set(), {old})
 
@@ -115,6 +119,11 @@ class Job:
             columns["error_json"] = error.model_dump_json()
         self._change(**columns)
         self._drop_save_if(state.final)
+
+    def hand_back(self) -> None:
+        """The storage failed, for which the operation is not to blame: it waits, and this attempt does not count."""
+        spent = 0 if self._saved else self.row.attempts_without_progress - 1
+        self._change(state=OperationState.QUEUED.value, lease_until_s=0.0, attempts_without_progress=spent)
 
     def publish(self, weights: PolicyWeights, onnx: bytes, configuration_json: str) -> int:
         """One transaction: the version, its promotion, and the operation's success. Its number.
@@ -173,7 +182,10 @@ class Job:
 
     def _change(self, **columns: Any) -> None:
         with self._storage.store.write() as c:
-            store_operations.change(c, self.id, self._token, self._storage.clock(), **columns)
+            self._write(c, **columns)
+
+    def _write(self, c: Connection, **columns: Any) -> None:
+        store_operations.change(c, self.id, self._token, self._storage.clock(), **columns)
 
     def _renew(self) -> None:
         while not self._ended.wait(self._lease_s / 3):

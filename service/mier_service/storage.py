@@ -12,15 +12,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
+import structlog
 from sqlalchemy import Connection
 
 from mier_service import store_keys, store_operations, store_sessions
+from mier_service.errors import ServiceError
+from mier_service.files import make_folder
 from mier_service.layout import DATABASE_FILE, Kind, content_files
 from mier_service.store import Store
 from mier_service.store_keys import Retry
 from mier_service.values import Value
 
 V = TypeVar("V", bound=Value)
+_log = structlog.get_logger(__name__)
 KEYS_KEPT_S = 7 * 24 * 3600.0
 
 
@@ -44,7 +48,7 @@ class Storage:
 
     def __init__(self, folder: Path, connections: int, clock: Callable[[], float]) -> None:
         """Opens the folder, making it if need be. OSError if that is impossible."""
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         self.clock = clock
         self.store = Store(folder / DATABASE_FILE, connections)
         self.weights = content_files(folder, Kind.WEIGHTS)
@@ -80,9 +84,16 @@ class Storage:
 
     def drop_unused(self, versions: set[tuple[str, str]], saves: set[str]) -> None:
         """Removes the files of deleted rows, unless equal versions name them too. The write lock keeps a worker
-        from publishing the same content in between."""
+        from publishing the same content in between. The rows are gone for good by then: where the storage fails now,
+        the files stay until the next start, and the caller's change is none the less made."""
         if not versions and not saves:
             return
+        try:
+            self._drop_unused(versions, saves)
+        except ServiceError as error:
+            _log.warning("files_left", detail=error.detail)
+
+    def _drop_unused(self, versions: set[tuple[str, str]], saves: set[str]) -> None:
         with self.store.write() as c:
             for weights_hash, onnx_hash in versions:
                 if store_sessions.onnx_of(c, weights_hash) is None:

@@ -134,6 +134,9 @@ def _storage_errors() -> Iterator[None]:
             raise
         _log.error("storage_failed", error=str(error))
         raise storage_unavailable(error) from error
+    except OSError as error:  # of a file that is put while the transaction is open
+        _log.error("storage_failed", error=str(error))
+        raise storage_unavailable(error) from error
 
 
 def storage_unavailable(error: Exception) -> ServiceError:

@@ -6,7 +6,8 @@
        └─────────┘   └──────────► FAILED, CANCELLED          (QUEUED ─ cancel ─► CANCELLED)
 
 Each claim adds 1 to `lease_token`; a worker's writes hold only under the token it claimed with, so one that was
-taken for dead cannot touch what its successor does. Operations of a paused session are not claimed.
+taken for dead cannot touch what its successor does. Operations of a paused session are not claimed, but
+to be cancelled: whoever was to do that may have died.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ def claim(c: Connection, now_s: float, lease_s: float) -> Row[Any] | None:
         select(o.id)
         .join(sessions, sessions.c.id == o.session_id)
         .where(
-            sessions.c.state != SessionState.PAUSED.value,
+            or_(sessions.c.state != SessionState.PAUSED.value, o.cancel_requested == 1),
             or_(
                 o.state == OperationState.QUEUED.value,
                 and_(o.state == OperationState.RUNNING.value, o.lease_until_s < now_s),
@@ -166,8 +167,11 @@ def request_cancel(c: Connection, operation_id: str, now_s: float) -> OperationV
 
 
 def expire_leases(c: Connection) -> None:
-    """At the start of the service: no worker of before counts as alive."""
-    c.execute(update(operations).where(operations.c.state == OperationState.RUNNING.value).values(lease_until_s=0.0))
+    """At the start of the service: no worker of before counts as alive, and one that is can write no more. So what it
+    put to be named next may be cleared away."""
+    o = operations.c
+    running = update(operations).where(o.state == OperationState.RUNNING.value)
+    c.execute(running.values(lease_until_s=0.0, lease_token=o.lease_token + 1))
 
 
 def save_hashes(c: Connection, session_id: str | None = None) -> set[str]:

@@ -25,6 +25,7 @@ from mier.weights import PolicyWeights
 from mier_service import store_operations, store_sessions, store_transitions
 from mier_service.checkpoints import Checkpoints, HeldCheckpoint
 from mier_service.config import WorkerConfig
+from mier_service.ending import end_now
 from mier_service.errors import Reason, ServiceError
 from mier_service.files import DamagedFile
 from mier_service.lease import Interrupted, Job
@@ -40,6 +41,7 @@ _NICENESS = 10
 _REPORT_EVERY_S = 0.25
 _LOOK_EVERY_S = 1.0
 _LAST_SAVE_WITHIN_S = 20.0
+_STORAGE_PAUSE_S = 3.0
 _log = structlog.get_logger(__name__)
 
 
@@ -99,12 +101,11 @@ class Worker:
                 if error.reason in (Reason.OPERATION_NOT_FOUND, Reason.SESSION_NOT_FOUND):
                     log.info("session_deleted")
                 elif error.reason is Reason.STORAGE_UNAVAILABLE:
-                    raise  # the lease runs out, and the operation is taken up again
+                    self._hand_back(job, error)
                 else:
                     self._fail(job, OperationErrorValue(reason=error.reason.value, detail=error.detail))
             except OSError as error:
-                log.warning("storage_failed", error=str(error))
-                self._stopping.wait(_LOOK_EVERY_S)
+                self._hand_back(job, error)
             except Exception as error:
                 log.exception("fine_tune_failed")
                 self._fail(job, _failure(error))
@@ -161,6 +162,15 @@ class Worker:
                 job.save(learner.save())
                 saved_s = time.monotonic()
 
+    def _hand_back(self, job: Job, error: Exception) -> None:
+        """Tries again in a while, from the last save, for as long as the storage fails."""
+        _log.warning("storage_failed", operation=job.id, error=str(error), again_after_s=_STORAGE_PAUSE_S)
+        try:
+            job.hand_back()
+        except (LeaseLost, ServiceError) as failed:
+            _log.warning("not_handed_back", operation=job.id, error=str(failed))  # its lease runs out
+        self._stopping.wait(_STORAGE_PAUSE_S)
+
     def _fail(self, job: Job, error: OperationErrorValue) -> None:
         try:
             job.end(OperationState.FAILED, error)
@@ -200,6 +210,7 @@ def main() -> None:
     threading.Thread(target=_listen, args=(worker,), name="mier-lifeline", daemon=True).start()
     worker.run()
     storage.close()
+    end_now(0)
 
 
 def _listen(worker: Worker) -> None:

@@ -15,7 +15,7 @@ from mier_client.transport import Transport
 from mier_client.values import Session
 from tests.contract import tiny
 from tests.contract.fuzzed import CHECKPOINT, Fuzzed
-from tests.contract.server import Server
+from tests.contract.server import Reached, Server
 
 REWARD, DYNAMICS = "tiny-reward", "tiny-dynamics"
 MAX_BODY_BYTES = 256 * 1024
@@ -75,5 +75,5 @@ def session(transport: Transport) -> Session:
     return transport.create_session(REWARD, 7, None, "", 30.0)
 
 
-def connect(server: Server, kind: str, key: str | None = None) -> Transport:
+def connect(server: Server | Reached, kind: str, key: str | None = None) -> Transport:
     return HttpTransport(server.http, None, key) if kind == "http" else GrpcTransport(server.grpc, None, key)

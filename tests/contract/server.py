@@ -9,9 +9,18 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 STOP_WITHIN_S = 30.0
+
+
+@dataclass(frozen=True)
+class Reached:
+    """Where a server listens."""
+
+    http: str
+    grpc: str
 
 
 class Server:
@@ -56,6 +65,10 @@ class Server:
         """SIGKILL to the server and its workers at once, as if power was lost."""
         os.killpg(self._process.pid, signal.SIGKILL)
         self._end()
+
+    def wait(self) -> int:
+        """For its end, by whatever was sent to it; the exit status."""
+        return self._end()
 
     def _end(self) -> int:
         status = self._process.wait(STOP_WITHIN_S)
