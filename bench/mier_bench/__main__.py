@@ -35,7 +35,8 @@ class Arguments:
 
 def main() -> int:
     """Exit status 1 where contenders were not equal, 2 for a row that there is not."""
-    asked, console = tyro.cli(Arguments, prog="mier_bench"), Console()
+    asked = tyro.cli(Arguments, prog="mier_bench")
+    console = Console(width=None if sys.stdout.isatty() else 160)
     if unknown := sorted(set(asked.ids) - set(ROWS)):
         print(f"expected rows among {sorted(ROWS)}, came {unknown}", file=sys.stderr)
         return 2

@@ -14,6 +14,7 @@ from mier.weights import PolicyWeights
 from mier_bench import bundled
 from mier_bench.interleaving import Pace, interleave
 from mier_bench.row import MILLISECONDS, Row, Target, Wanted, compared, require_equal
+from mier_service.onnx_weights import export_like
 
 ID = 3
 SESSIONS = 1000
@@ -44,7 +45,8 @@ def rows(pace: Pace) -> list[Row]:
     difference = (tick.act(observation, noise) - torch.cat(one_call_each())).abs().max().item()
     checked = {"actions": require_equal("actions", difference, 1e-5)}
     each = [agent.policy, *own.values()]
-    loaded = {id(p): _session(onnx_policy.export(_weights(p), agent)) for p in each}
+    graph = onnx_policy.export(_weights(agent.policy), agent)
+    loaded = {id(p): _session(export_like(graph, _weights(p), agent)) for p in each}
     named = {"observation": observation, "context": contexts, "noise": noise}
     fed = [{name: value[i : i + 1].numpy() for name, value in named.items()} for i in range(SESSIONS)]
     sessions = [loaded[id(own.get(i, agent.policy))] for i in range(SESSIONS)]
