@@ -94,7 +94,7 @@ def test_a_killed_run_ends_at_the_same_weights(machine: Machine, checkpoints: Pa
 def test_a_worker_thought_dead_cannot_publish(machine: Machine, launcher: Launcher) -> None:
     """Stopped by SIGSTOP until its lease is over and another one has published; then it goes on.
 
-    Broken on purpose: without the token in `store_operations.change`, the operation changes under its successor's feet."""
+    Broken on purpose: without the token in `store_operations.change`, the operation changes after its end."""
     http = _connect(machine)
     session = _lived(http)
     asked = http.finetune(session.id, UPDATES, 5, "", CALL_S)
