@@ -212,7 +212,8 @@ class Books:
                 assert ask.refusal is None or count == 0, f"{ask.call} was refused and done"
         for ask in done:
             if ask.call == "cancel_operation":
-                assert stored[ask.arguments[0]] in ("cancelled", "succeeded", "running"), stored
+                query = "SELECT cancel_requested FROM operations WHERE id = ? AND state IN ('queued', 'running')"
+                assert _all(c, query, ask.arguments[0]) in ([], [(1,)]), "an acknowledged cancel is lost"
         states = [ask for ask in asks if ask.call in ("pause", "resume")]
         if states and states[-1].reply is not None:
             (state,) = _all(c, "SELECT state FROM sessions WHERE id = ?", session)[0]
@@ -261,6 +262,8 @@ class Books:
             onnx.get(onnx_hash)
             if origin == "fine_tune":
                 weights.get(weights_hash)
+        given_up = "SELECT id, error_json FROM operations WHERE state = 'failed' AND attempts_without_progress <= 3"
+        assert _all(c, given_up) == [], "a fine-tune failed that was not killed too often"
         unfinished = "save_hash IS NOT NULL AND state IN ('queued', 'running')"
         for (save_hash,) in _all(c, f"SELECT save_hash FROM operations WHERE {unfinished}"):
             # A worker that goes on meanwhile may have replaced it since.

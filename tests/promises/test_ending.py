@@ -31,9 +31,8 @@ def test_sigterm_under_load_answers_all_that_it_took(
 ) -> None:
     """Four robots over both transports, a fine-tune under way, then SIGTERM.
 
-    Broken on purpose: with a drain of no length, writes are found in the store whose answer nobody got; with the worker
-    killed instead of asked, the fine-tune is not handed back; with `set_serving(False)` left out, health says SERVING
-    until the connection breaks."""
+    Broken on purpose: with no time for gRPC calls under way, rollbacks and unpins are found in the store whose answer
+    nobody got; with the worker killed instead of asked, the fine-tune is not handed back."""
     server = Server(checkpoints, tmp_path / "data", "--finetune-save-every-s", "0.2")
     ledger = Ledger()
     transports = [connect(server, kind) for kind in ("http", "grpc", "http", "grpc")]

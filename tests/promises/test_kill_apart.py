@@ -47,8 +47,7 @@ def test_a_kill_apart_from_traffic(point: str, checkpoints: Path, launcher: Laun
     """Killed, started again, and all is as if it had not been: the same key makes one session, one move; nothing
     that no row names stays; what is there is whole.
 
-    Broken on purpose: with the name given before the bytes, `put` finds a damaged file after `before fsync`; with
-    `prepare` not clearing up, leftovers stay."""
+    Broken on purpose: with `prepare` not clearing up, leftovers stay."""
     place = point.split(": ")[1]
     idle = place == "retention.Retention._delete"
     flags = (*FLAGS, "--keep-idle-sessions-s", "0.2") if idle else FLAGS

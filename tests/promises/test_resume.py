@@ -38,7 +38,7 @@ def machine(checkpoints: Path, launcher: Launcher, tmp_path: Path) -> Iterator[M
 def test_a_save_holds_optimiser_and_random_state(checkpoints: Path) -> None:
     """A run that is stopped and resumed makes the same next save, byte by byte, as one that was not.
 
-    Broken on purpose: with the state of a generator, or Adam's moments, left out of the save, the hashes differ."""
+    Broken on purpose: with the generator left as a resumed run makes it, the hashes differ."""
     checkpoint = tiny.read(checkpoints, REWARD)
     transitions = tiny.transitions(40, 3)
     config = replace(checkpoint.agent.configuration.finetune, updates=120)
@@ -57,7 +57,7 @@ def test_a_save_holds_optimiser_and_random_state(checkpoints: Path) -> None:
 def test_a_killed_run_ends_at_the_same_weights(machine: Machine, checkpoints: Path) -> None:
     """Two equal sessions; one is fine-tuned in one go, the other with server and worker killed twice after a save.
 
-    Broken on purpose: with the save of a killed fine-tune not read, it begins anew; what it reports first tells."""
+    Broken on purpose: with the save of a killed fine-tune not read, it begins anew."""
     http = _connect(machine)
     steady, killed = (_lived(http) for _ in range(2))
     machine.wake()
@@ -94,7 +94,7 @@ def test_a_killed_run_ends_at_the_same_weights(machine: Machine, checkpoints: Pa
 def test_a_worker_thought_dead_cannot_publish(machine: Machine, launcher: Launcher) -> None:
     """Stopped by SIGSTOP until its lease is over and another one has published; then it goes on.
 
-    Broken on purpose: without the token in `store_operations.change`, it publishes a second version."""
+    Broken on purpose: without the token in `store_operations.change`, the operation changes after its end."""
     http = _connect(machine)
     session = _lived(http)
     asked = http.finetune(session.id, UPDATES, 5, "", CALL_S)
