@@ -28,7 +28,7 @@ def rows(pace: Pace) -> list[Row]:
     alone = np.array(one_by_one())
     # Contexts that fit equally well may differ in directions that the data do not see: compare what they predict.
     difference = float(np.max(np.abs(together - alone) / np.maximum(1.0, np.abs(alone))))
-    checked = {"held-out nll, relative": require_equal("held-out nll", difference, 1e-2)}
+    checked = {"held-out nll, relative": require_equal("held-out nll", difference, 1e-3)}
     timed = interleave(
         {"together": lambda: adapt_many(model, sessions, config, known), "loop": one_by_one},
         pace,

@@ -47,12 +47,26 @@ class EdgePolicy:
         self._observation = np.zeros((1, dims["observation"]), np.float32)
         self._noise = np.zeros((1, dims["noise"]), np.float32)
         self._shape, self._action_dim = (dims["observation"],), dims["action"]
-        values = np.array(context, np.float32)
+        values: FloatArray = np.array(context, np.float32)
         if values.shape != (dims["context"],) or not np.isfinite(values).all():
             raise ValueError(f"expected a finite context [{dims['context']}], came {list(values.shape)}")
-        self._row = self._observation[0]
-        self._inputs = {"observation": self._observation, "context": values[None], "noise": self._noise}
-        self._run, self._outputs = self._session.run, ["action"]
+        self._action: FloatArray = np.zeros((1, dims["action"]), np.float32)
+        self._context = values[None]
+        self._finite = np.zeros(self._shape, np.bool_)
+        # Bound once: the graph reads and writes these arrays where they lie.
+        self._binding = self._session.io_binding()
+        self._kept = {
+            name: ort.OrtValue.ortvalue_from_numpy(array)
+            for name, array in (
+                ("observation", self._observation),
+                ("context", self._context),
+                ("noise", self._noise),
+                ("action", self._action),
+            )
+        }
+        for name in ("observation", "context", "noise"):
+            self._binding.bind_ortvalue_input(name, self._kept[name])
+        self._binding.bind_ortvalue_output("action", self._kept["action"])
         self._seed, self.episode, self.step = seed, episode, 0
 
     def act(self, observation: npt.ArrayLike) -> FloatArray:
@@ -62,12 +76,14 @@ class EdgePolicy:
             ValueError: another shape, numbers that are not finite, or so large that the action would not be.
         """
         values = observation if isinstance(observation, np.ndarray) else np.asarray(observation, np.float32)
-        if values.shape != self._shape or not np.isfinite(values).all():
+        # A search for a zero byte takes a third of the time of `all`.
+        if values.shape != self._shape or 0 in np.isfinite(values, self._finite).tobytes():
             raise ValueError(f"expected a finite observation {list(self._shape)}, came {values!r}")
-        self._row[:] = values
+        self._observation[0] = values
         if self._seed is not None:
             self._noise[0] = exploration_noise(self._seed, self.episode, self.step, self._action_dim)
-        action: FloatArray = self._run(self._outputs, self._inputs)[0][0]
+        self._session.run_with_iobinding(self._binding)
+        action: FloatArray = self._action[0].copy()
         # Numbers so large that the network overflows are finite, too.
         if not math.isfinite(sum(action.tolist())):
             raise ValueError(
