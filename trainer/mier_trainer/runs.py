@@ -194,8 +194,12 @@ _PAPER_NEGATED = Configuration(
 )
 
 _FINAL_RATE = 0.1
-# Rates as ours has them: what differs is PEARL.
-_PEARL = PearlConfig(sac=SacConfig(learning_rate=1e-3, reward_scale=5.0))
+
+
+def _pearl(ours: Configuration) -> PearlConfig:
+    """Policy, critics and rates as ours has them: what differs is PEARL."""
+    return PearlConfig(sac=replace(ours.sac, actuator_frame=False, reward_scale=5.0))
+
 
 _SECOND_ORDER = TrainingConfig(
     meta_batch_tasks=5,
@@ -272,22 +276,22 @@ RUNS: dict[str, Run | PearlRun] = {
             "cheetah-vel-ood-pearl",
             "target speeds U(0,1), PEARL",
             "cheetah-vel-ood",
-            _PEARL,
-            TrainingConfig(final_rate=_FINAL_RATE),
+            _pearl(_JOINT),
+            TrainingConfig(model_steps=125, sac_steps_per_model_step=4, final_rate=_FINAL_RATE),
         ),
         PearlRun(
             "cheetah-negated-pearl",
             "three of joints 0-4 negated, PEARL",
             "cheetah-negated",
-            _PEARL,
+            _pearl(_FRAME),
             TrainingConfig(buffer_capacity=100_000, final_rate=_FINAL_RATE),
         ),
         PearlRun(
             "cheetah-vel-pearl",
             "target speeds U(0,3), PEARL on its own standard task",
             "cheetah-vel",
-            _PEARL,
-            TrainingConfig(final_rate=_FINAL_RATE),
+            _pearl(_JOINT),
+            TrainingConfig(model_steps=125, sac_steps_per_model_step=4, final_rate=_FINAL_RATE),
         ),
     )
 }
