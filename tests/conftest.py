@@ -1,13 +1,21 @@
-"""What the fuzz tests tried is counted, and printed at the end of a run."""
+"""What the fuzz tests tried is counted, and printed at the end of a run; interrupts reach what tests start."""
 
 from __future__ import annotations
 
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.fuzzing import EXAMPLES, Tried
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _interruptible() -> None:
+    """A suite that a shell started in the background ignores SIGINT, and so would every process that it starts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
