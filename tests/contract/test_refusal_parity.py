@@ -209,6 +209,7 @@ MISTAKES = {
     "another media type": Mistake(
         R.UNSUPPORTED_MEDIA_TYPE, ("POST", "/adapt"), "", b"", b"\0" * 4, http_alone=True
     ),
+    "a slash too many": Mistake(R.ROUTE_NOT_FOUND, ("GET", "/sessions/"), "", b"", http_alone=True),
     "another method": Mistake(R.METHOD_NOT_ALLOWED, ("PUT", "/sessions"), "", b"", b"", http_alone=True),
 }  # fmt: skip
 

@@ -187,7 +187,7 @@ def test_messages_are_read_or_refused(tried: Tried) -> None:
     def run(reader: tuple[Any, Callable[[Any], Any]], data: st.DataObject) -> None:
         tried()
         kind, read = reader
-        message = data.draw(fuzz_messages.generated(kind.DESCRIPTOR).map(fuzz_messages.Request)).message
+        message = data.draw(fuzz_messages.wrapped(kind.DESCRIPTOR)).message
         refused(lambda: read(message), ServiceError)
 
     run()
@@ -313,7 +313,7 @@ def test_replies_over_grpc_are_read_or_are_the_servers_fault(
     kind: Any, read: Callable[[Message], Any], tried: Tried
 ) -> None:
     @fuzz(60)
-    @given(fuzz_messages.generated(kind.DESCRIPTOR).map(fuzz_messages.Request))
+    @given(fuzz_messages.wrapped(kind.DESCRIPTOR))
     def run(reply: fuzz_messages.Request) -> None:
         tried()
         found = refused(lambda: read(reply.message), ServerFault)
