@@ -6,6 +6,7 @@ import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any, NoReturn, TypeVar
 
@@ -34,30 +35,24 @@ class Answers:
 
     async def one(self, call: str, rpc: Rpc, work: Callable[[], Awaitable[M]]) -> M:
         """The reply that `work` gives, or its refusal."""
-        started_s = time.perf_counter()
-        outcome = "CANCELLED"
-        try:
-            self._gate.enter(_authorization(rpc))
-            reply = await work()
-            outcome = "OK"
-            return reply
-        except ServiceError as error:
-            outcome = error.reason.value
-            await refuse(rpc, error)
-        except Exception:
-            outcome = Reason.INTERNAL.value
-            await refuse(rpc, _unexpected(call, rpc))
-        finally:
-            self._metrics.call("grpc", call, outcome, time.perf_counter() - started_s)
+        async with self._answering(call, rpc):
+            return await work()
+        raise AssertionError("a refusal ends the call")
 
     async def many(self, call: str, rpc: Rpc, work: Callable[[], AsyncIterator[M]]) -> AsyncIterator[M]:
         """The replies that `work` gives; a refusal ends them."""
+        async with self._answering(call, rpc):
+            async for reply in work():
+                yield reply
+
+    @asynccontextmanager
+    async def _answering(self, call: str, rpc: Rpc) -> AsyncIterator[None]:
+        """Through the gate; what is raised within ends the call as a refusal, and how it ended is counted."""
         started_s = time.perf_counter()
         outcome = "CANCELLED"
         try:
             self._gate.enter(_authorization(rpc))
-            async for reply in work():
-                yield reply
+            yield
             outcome = "OK"
         except ServiceError as error:
             outcome = error.reason.value
