@@ -121,8 +121,8 @@ def test_an_unknown_session_is_refused(transport: Transport) -> None:
 
 
 def test_one_that_is_refused_does_not_spoil_a_batch(session: Session, server: Server, http: httpx.Client) -> None:
-    """Also where all of a policy's are refused. Broken on purpose: a group of rows begun before its first row was
-    checked, and then run empty (so it was once: INTERNAL for all)."""
+    """Also where all of a policy's are refused. Once a group of rows was begun before its first row
+    was checked, and then run empty: INTERNAL for all."""
     good = {"session_id": session.id, "observation": OBSERVATION.tolist(), "deterministic": True}
     bad = good | {"observation": [0.0]}
     for asked in ([bad], [bad, good], [good, bad, good]):
@@ -138,7 +138,7 @@ def test_one_that_is_refused_does_not_spoil_a_batch(session: Session, server: Se
 
 
 def test_a_reply_may_be_larger_than_a_request(server: Server) -> None:
-    """Broken on purpose: the limit of requests set for replies, too."""
+    """Once the limit of requests was set for replies, too."""
     asked = pb.ActBatchRequest(requests=[pb.ActRequest(session_id="nobody")] * 1024)
     with grpc.insecure_channel(server.grpc) as channel:
         reply = pb_grpc.AdaptationServiceStub(channel).ActBatch(asked, timeout=CALL_S)

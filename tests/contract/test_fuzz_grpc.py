@@ -6,7 +6,6 @@ The methods come from the service's descriptor, their messages from its types (`
 from __future__ import annotations
 
 import math
-import socket
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,7 +14,6 @@ import pytest
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from google.rpc import status_pb2
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,6 +41,8 @@ def channel(fuzzed: Fuzzed) -> Iterator[grpc.Channel]:
 
 @pytest.mark.parametrize("method", grpc_methods())
 def test_any_message_is_answered_or_refused(method: str, fuzzed: Fuzzed, channel: grpc.Channel, tried: Tried) -> None:
+    """Failed on what was so once: a batch that one act spoilt, details longer than trailers, replies held to the limit
+    of requests."""
     streams = SERVICE.methods_by_name[method].client_streaming
 
     @fuzz(30)
@@ -58,7 +58,8 @@ def test_any_message_is_answered_or_refused(method: str, fuzzed: Fuzzed, channel
 
 @pytest.mark.parametrize("method", grpc_methods())
 def test_any_bytes_are_answered_or_refused(method: str, fuzzed: Fuzzed, channel: grpc.Channel, tried: Tried) -> None:
-    """Also several where one belongs."""
+    """Also several where one belongs. Failed on what was so once, for every method: no word about bytes that cannot be
+    parsed."""
 
     @fuzz(15)
     @given(st.data())
@@ -129,6 +130,7 @@ def _sound(message: Message) -> None:
 
 
 def test_what_is_not_offered_is_refused(fuzzed: Fuzzed, channel: grpc.Channel, tried: Tried) -> None:
+    """Failed on what was so once: gRPC's own `Method not found!`, without a status."""
     paths = [
         "/mier_proto.v1.AdaptationService/Promise",
         "/mier_proto.v2.AdaptationService/Act",
@@ -151,27 +153,11 @@ def test_what_is_not_offered_is_refused(fuzzed: Fuzzed, channel: grpc.Channel, t
     run()
 
 
-def test_bytes_that_are_no_grpc_break_nothing(fuzzed: Fuzzed, channel: grpc.Channel, tried: Tried) -> None:
-    host, port = fuzzed.server.grpc.rsplit(":", 1)
-    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-
-    @fuzz(15)
-    @given(st.sampled_from([b"", preface, preface + b"\0\0\0\4\0\0\0\0\0"]), st.binary(max_size=200))
-    def run(start: bytes, rest: bytes) -> None:
-        tried()
-        with socket.create_connection((host, int(port)), CALL_S) as connection:
-            connection.sendall(start + rest)
-
-    run()
-    health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=CALL_S)
-    assert health.status == health_pb2.HealthCheckResponse.SERVING
-
-
 @pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
 def test_a_message_that_is_large_once_unpacked_is_refused(
     fuzzed: Fuzzed, channel: grpc.Channel, compression: grpc.Compression
 ) -> None:
-    """Little that unpacks to much takes no memory for it."""
+    """Little that unpacks to much is held to the same limit."""
     call: Any = channel.unary_unary(f"/{SERVICE.full_name}/Act", None, None)
     with pytest.raises(grpc.RpcError) as told:
         call(b"\0" * (64 * MAX_BODY_BYTES), timeout=CALL_S, compression=compression)

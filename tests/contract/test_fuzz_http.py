@@ -36,6 +36,8 @@ IN_TURN = fuzz_requests.load(stateful=True)
 @ALONE.parametrize()  # type: ignore[untyped-decorator]
 @fuzz(10)
 def test_any_request_is_answered_or_refused(case: fuzz_requests.Case, fuzzed: Fuzzed, tried: Tried) -> None:
+    """Failed on what was so once: types taken for one another within a body, 2.0 no integer, one method in `Allow`, an
+    event described as a string."""
     tried()
     aim = fuzz_requests.Aim(case, tried.count)
     aim.take(fuzzed.named, ids=True)
@@ -46,6 +48,8 @@ def test_any_request_is_answered_or_refused(case: fuzz_requests.Case, fuzzed: Fu
 
 
 def test_any_order_of_requests_is_answered_or_refused(fuzzed: Fuzzed, tried: Tried) -> None:
+    """Failed on the service of before it was fuzzed, in whose document nothing led anywhere."""
+
     class Workflow(IN_TURN.as_state_machine()):  # type: ignore[misc]
         """Follows the document's links: what one reply names, the next request is about."""
 
@@ -92,7 +96,8 @@ def _check(case: fuzz_requests.Case, response: Any, recorder: Any = None) -> Non
 
 @pytest.mark.parametrize("path", ["/livez", "/act", "/sessions", "/v1/sessions/x", "/openapi.json"])
 def test_bytes_that_are_no_request_are_refused(path: str, fuzzed: Fuzzed, tried: Tried) -> None:
-    """What cannot be parsed as HTTP at all: whatever answer comes is a problem, or good."""
+    """What cannot be parsed as HTTP at all: whatever answer comes is a problem, or good. Failed on what was so once:
+    the HTTP server's own words, in plain text."""
     good = (
         f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
         f"Authorization: Bearer {fuzzed.keys['admin']}\r\nIdempotency-Key: k\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n"
@@ -128,7 +133,7 @@ def test_bytes_that_are_no_request_are_refused(path: str, fuzzed: Fuzzed, tried:
 
 
 def test_every_call_about_something_follows_from_what_made_it() -> None:
-    """So that a new route is reached in its turn, too."""
+    """So that a new route is reached in its turn, too. Failed on a document without links."""
     paths = fuzz_requests.document()["paths"]
     calls = {call["operationId"]: path for path, item in paths.items() for call in item.values()}
     led_to = {

@@ -90,7 +90,7 @@ def test_an_unknown_session_is_refused(transport: Transport, session: Session) -
 
 @pytest.mark.parametrize("steps", [6_000, 40_000])
 def test_too_much_at_once_is_refused_and_not_tried_again(transport: Transport, session: Session, steps: int) -> None:
-    """Whether the service says so, or gRPC where it is more than twice the limit. Broken on purpose: gRPC's own words
-    taken for overload, which the client tries again until its deadline (so it was once)."""
+    """Whether the service says so, or gRPC where it is more than twice the limit. Once gRPC's own words were taken for
+    overload, which the client tries again until its deadline."""
     with pytest.raises(InvalidRequest, match="BODY_TOO_LARGE"):
         submit(transport, session, batch(steps))

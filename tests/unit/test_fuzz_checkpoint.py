@@ -92,6 +92,7 @@ def test_damaged_files_are_refused(files: Files, tried: Tried) -> None:
 
 
 def test_a_manifest_with_other_content_is_refused_or_serves(files: Files, transitions: Make, tried: Tried) -> None:
+    """Failed on what was so once: values of another type taken, and found out by the first that used them."""
     manifest = json.loads(files[MANIFEST])
 
     @fuzz(60)
@@ -111,6 +112,7 @@ def test_a_manifest_with_other_content_is_refused_or_serves(files: Files, transi
 
 
 def test_tensors_with_other_content_are_refused_or_serve(files: Files, transitions: Make, tried: Tried) -> None:
+    """Failed on what was so once: tensors of other shapes and types taken, and found out by whoever used them."""
     manifest = json.loads(files[MANIFEST])
 
     @fuzz(60)
@@ -170,6 +172,7 @@ def _lengths(files: Files, value: int) -> bytes:
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_little_that_asks_for_much_is_refused(files: Files, name: str) -> None:
+    """Failed on what was so once: sizes of the manifest believed before those of the tensors were seen."""
     assert read(BOMBS[name](json.loads(files[MANIFEST]), files)) is None
 
 
@@ -221,12 +224,14 @@ def test_states_that_somebody_wrote_are_read_or_refused(tried: Tried) -> None:
 @pytest.mark.parametrize("depth", [900, 2_000, 100_000])
 @pytest.mark.parametrize("opening", ["[", '{"__items__": [["a", '])
 def test_a_deep_state_is_refused(depth: int, opening: str) -> None:
+    """Failed on what was so once: RecursionError."""
     closing = "]" if opening == "[" else "]]}"
     for tree in (opening * depth, opening * depth + "1" + closing * depth):
         unpacked(save({"0": torch.ones(1)}, {"tree": tree}))
 
 
 def test_policy_weights_with_other_content_are_refused_or_serve(reward_checkpoint: Checkpoint, tried: Tried) -> None:
+    """Failed on what was so once: a saved tensor read as weights (IndexError)."""
     agent = reward_checkpoint.agent
     tree = unpack(PolicyWeights.of(agent).to_bytes())
 
@@ -248,6 +253,7 @@ def test_policy_weights_with_other_content_are_refused_or_serve(reward_checkpoin
 def test_saves_with_other_content_are_refused_or_go_on(
     dynamics_checkpoint: Checkpoint, transitions: Make, tiny_fine_tune: FineTuneConfig, tried: Tried
 ) -> None:
+    """Failed on what was so once: parts of a save taken unseen, and found out by the next update."""
     rows = transitions(dynamics_checkpoint.spec, 40)
     begun = FineTune.start(dynamics_checkpoint, None, rows, tiny_fine_tune, seed=3)
     begun.run(5)

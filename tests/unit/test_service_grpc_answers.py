@@ -18,8 +18,7 @@ class Rpc:
 
 
 def test_a_call_keeps_its_id() -> None:
-    """Broken on purpose: an id made anew each time that it is asked for, so that the one in the refusal was not in the
-    log (so it was once)."""
+    """Once it was made anew each time that it is asked for, so that the one in the refusal was not in the log."""
     calls = [Context(), Context()]
     ids = [{call.run(request_id, Rpc()) for _ in range(3)} for call in calls]
     assert [len(own) for own in ids] == [1, 1]
