@@ -37,7 +37,7 @@ def plot(
         axes.grid(axis="y", color="#dddddd", linewidth=0.8)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, loc="best")
+        figure.legend(frameon=False, loc="outside lower center", ncols=5, fontsize=8)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=150)
     finally:

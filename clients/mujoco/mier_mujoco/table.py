@@ -21,7 +21,7 @@ def summary_table(summary: Sequence[dict[str, Any]], title: str) -> Table:
         caption_justify="left",
     )
     table.add_column("task", no_wrap=True)
-    for heading in ("unadapted", "context-\nadapted", "fine-\ntuned", "oracle", "difference", "gain"):
+    for heading in ("un-\nadapted", "context-\nadapted", "fine-\ntuned", "oracle", "difference", "gain"):
         table.add_column(heading, justify="right", no_wrap=True)
     for entry in summary:
         table.add_row(
@@ -38,8 +38,8 @@ def _interval(difference: dict[str, Any]) -> str:
     text = f"{difference['mean']:+.0f}"
     if difference["low"] is None:
         return text
-    return f"{text} [{difference['low']:.0f}, {difference['high']:.0f}]"
+    return f"{text}\n[{difference['low']:.0f}, {difference['high']:.0f}]"
 
 
 def _gains(context: float | None, finetuned: float | None) -> str:
-    return _NONE if context is None or finetuned is None else f"{context:.2f} → {finetuned:.2f}"
+    return _NONE if context is None or finetuned is None else f"{context:.2f}\n→ {finetuned:.2f}"
