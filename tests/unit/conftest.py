@@ -175,3 +175,15 @@ def reward_checkpoint(reward_spec: EnvSpec) -> checkpoint.Checkpoint:
 @pytest.fixture
 def dynamics_checkpoint(dynamics_spec: EnvSpec) -> checkpoint.Checkpoint:
     return checkpoint.decode(_checkpoint_files(dynamics_spec))
+
+
+@pytest.fixture(params=list(Varies))
+def ready(
+    request: pytest.FixtureRequest,
+    reward_checkpoint: checkpoint.Checkpoint,
+    dynamics_checkpoint: checkpoint.Checkpoint,
+    transitions: Callable[..., Transitions],
+) -> tuple[checkpoint.Checkpoint, Transitions]:
+    """A checkpoint of either family, with real transitions of a new task."""
+    chosen = reward_checkpoint if request.param is Varies.REWARD else dynamics_checkpoint
+    return chosen, transitions(chosen.spec, 40, 3)

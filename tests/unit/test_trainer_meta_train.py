@@ -11,15 +11,6 @@ import pytest
 import torch
 
 from mier import adaptation, sac
-from mier.config import (
-    AdaptConfig,
-    AdaptMethod,
-    Conditioning,
-    Configuration,
-    FineTuneConfig,
-    ModelConfig,
-    SacConfig,
-)
 from mier.serialization import pack, same, unpack
 from mier.types import Transitions
 from mier_envs.families import FAMILIES
@@ -27,83 +18,13 @@ from mier_trainer.epoch_random import EpochRandom
 from mier_trainer.meta_train import MetaTrainer, adapted_returns
 from mier_trainer.rollout import collect
 from mier_trainer.run_folder import RunFolder
-from mier_trainer.runs import RUNS, PearlRun, Run, TrainingConfig
-from mier_trainer.train_shell import train
-
-TRAINING = TrainingConfig(
-    epochs=3,
-    tasks_per_epoch=2,
-    prior_episodes=1,
-    adapted_episodes=1,
-    model_steps=3,
-    sac_steps_per_model_step=2,
-    meta_batch_tasks=3,
-    adaptation_rows=12,
-    evaluation_rows=8,
-    normalizer_epochs=2,
-    evaluate_every_epochs=100,
-    save_every_epochs=1,
-    buffer_capacity=600,
-)
-SAC = SacConfig(hidden=(16, 16))
-CLOSED_FORM = Configuration(
-    name="tiny-linear-head",
-    model=ModelConfig(
-        context_dim=3,
-        hidden=(16, 16),
-        conditioning=Conditioning.LINEAR_HEAD,
-        next_observation_input=True,
-        trained_prior=False,
-    ),
-    adapt=AdaptConfig(method=AdaptMethod.CLOSED_FORM, context_penalty=0.0),
-    sac=SAC,
-    finetune=FineTuneConfig(),
-)
-GATED = Configuration(
-    name="tiny-film-gate",
-    model=ModelConfig(context_dim=8, hidden=(16, 16), conditioning=Conditioning.FILM, action_gate=True),
-    adapt=AdaptConfig(method=AdaptMethod.GAUSS_NEWTON, gauss_newton_steps=3, learned_rate=True),
-    sac=SAC,
-)
-JOINT = Configuration(
-    name="tiny-joint",
-    model=ModelConfig(context_dim=3, hidden=(16, 16), next_observation_input=True, trained_prior=False),
-    adapt=AdaptConfig(method=AdaptMethod.GAUSS_NEWTON, gauss_newton_steps=3, starts=3, joint=True),
-    sac=SAC,
-)
-FRAME = Configuration(
-    name="tiny-frame",
-    model=ModelConfig(context_dim=6, hidden=(16, 16), action_gate=True, trained_prior=False),
-    adapt=AdaptConfig(method=AdaptMethod.GAUSS_NEWTON, gauss_newton_steps=3, starts=3, joint=True),
-    sac=replace(SAC, actuator_frame=True),
-)
-DREAMING = replace(TRAINING, dreamed_episodes=1, dream_reach=6.0, dream_best_of=2)
-TINY = {
-    "dreams": Run("tiny", "a test", "cheetah-vel-ood", JOINT, DREAMING),
-    "frame": Run("tiny", "a test", "cheetah-negated", FRAME, TRAINING),
-    "joint": Run("tiny", "a test", "cheetah-vel-ood", JOINT, TRAINING),
-    "closed-form": Run("tiny", "a test", "cheetah-vel-ood", CLOSED_FORM, TRAINING),
-    "film-gate": Run("tiny", "a test", "cheetah-negated", GATED, TRAINING),
-}
-CPU = torch.device("cpu")
+from mier_trainer.runs import Run
+from tests.unit.tiny_runs import CLOSED_FORM, CPU, GATED, TINY, TRAINING, episodes_per_task, epochs
 
 
 @pytest.fixture(params=TINY)
 def run(request: pytest.FixtureRequest) -> Run:
     return TINY[request.param]
-
-
-def ignore(_: int) -> None:
-    """Progress is for people."""
-
-
-def _episodes(training: TrainingConfig) -> int:
-    """Per task and epoch."""
-    return training.prior_episodes + training.adapted_episodes + training.dreamed_episodes
-
-
-def epochs(trainer: MetaTrainer, n: int) -> list[dict[str, float]]:
-    return [trainer.epoch(ignore) for _ in range(n)]
 
 
 def test_a_killed_run_ends_as_if_it_was_never_stopped(run: Run, tmp_path: Path) -> None:
@@ -167,11 +88,6 @@ def test_dreams_explore_and_are_learned_from(monkeypatch: pytest.MonkeyPatch) ->
         assert len(contexts[:dreamed].unique(dim=0)) == dreamed // TRAINING.evaluation_rows
 
 
-def test_dreams_need_contexts_learned_with_the_model() -> None:
-    with pytest.raises(ValueError, match="set AdaptConfig"):
-        Run("tiny", "a test", "cheetah-vel-ood", CLOSED_FORM, DREAMING)
-
-
 def test_joint_training_learns_contexts_that_tell_tasks_apart() -> None:
     training = replace(TRAINING, model_steps=150, sac_steps_per_model_step=1, tasks_per_epoch=4, meta_batch_tasks=4)
     run = replace(TINY["joint"], training=training)
@@ -196,53 +112,6 @@ def test_another_seed_is_another_run(run: Run) -> None:
     assert states[0] != states[1]
 
 
-@pytest.mark.parametrize("bf16", [False, True])
-def test_the_shell_goes_on_from_its_save_and_cuts_its_log(tmp_path: Path, bf16: bool) -> None:
-    run = TINY["closed-form"]
-    train(run, 5, tmp_path / "whole", CPU, bf16)
-    train(replace(run, training=replace(TRAINING, epochs=1)), 5, tmp_path / "killed", CPU, bf16)
-    killed = RunFolder.open(tmp_path / "killed", run.name, 5)
-    killed.log({"epoch": 2, "nll": 0.0})  # an epoch after the save, and one that the kill cut short
-    with killed.curve.open("a") as file:
-        file.write('{"epoch": 3, "nll"')
-    train(run, 5, tmp_path / "killed", CPU, bf16)
-    whole = RunFolder.open(tmp_path / "whole", run.name, 5)
-    assert (killed.path / "state.safetensors").read_bytes() == (whole.path / "state.safetensors").read_bytes()
-    clock = {"seconds", "environment_steps_per_s", "updates_per_s"}
-    rows = [[{k: v for k, v in row.items() if k not in clock} for row in f.rows()] for f in (whole, killed)]
-    assert [row["epoch"] for row in rows[1]] == [1, 2, 3]
-    # The first part evaluated at what was its end: that changes nothing.
-    del rows[1][0]["evaluation"]
-    assert rows[0] == rows[1]
-    assert len(rows[0][2]["evaluation"]) == 10 + len(FAMILIES[run.family].test_tasks)
-    finished = (killed.path / "state.safetensors").stat().st_mtime_ns
-    train(run, 5, tmp_path / "killed", CPU, bf16)  # a finished run has nothing to do
-    assert (killed.path / "state.safetensors").stat().st_mtime_ns == finished
-    assert len(killed.rows()) == 3
-
-
-def test_half_precision_learns_within_an_epoch_as_single_does(tmp_path: Path) -> None:
-    """Autocast's cache of weights, left on, holds those of the epoch's start: nothing would be learned from."""
-    longer = replace(TRAINING, epochs=1, model_steps=60, sac_steps_per_model_step=1)
-    for bf16 in (False, True):
-        train(replace(TINY["closed-form"], training=longer), 5, tmp_path / str(bf16), CPU, bf16)
-    single, half = (RunFolder.open(tmp_path / str(bf16), "tiny", 5).rows()[0] for bf16 in (False, True))
-    assert half["nll"] != single["nll"]  # it was half precision
-    assert half["nll"] == pytest.approx(single["nll"], rel=0.2)
-    assert half["critic_loss"] == pytest.approx(single["critic_loss"], rel=0.2)
-
-
-def test_a_run_that_diverges_keeps_its_last_good_save(run: Run, tmp_path: Path) -> None:
-    trainer, folder = MetaTrainer.start(run, 5, CPU), RunFolder.open(tmp_path, run.name, 5)
-    epochs(trainer, 1)
-    trainer.experience.everything.rows.reward.fill_(torch.nan)
-    folder.save(trainer.state_dict())
-    before = (folder.path / "state.safetensors").read_bytes()
-    with pytest.raises(FloatingPointError, match=r"tiny-seed5 diverged in epoch 2: .*nll.* are not finite"):
-        train(run, 5, tmp_path, CPU, bf16=False)
-    assert (folder.path / "state.safetensors").read_bytes() == before
-
-
 def test_an_epoch_trains_everything_that_it_should(run: Run) -> None:
     trainer = MetaTrainer.start(run, 5, CPU)
     before = unpack(pack(trainer.state_dict()))
@@ -258,7 +127,7 @@ def test_an_epoch_trains_everything_that_it_should(run: Run) -> None:
         metrics
     )
     assert all(np.isfinite(list(metrics.values())))
-    assert trainer.environment_steps == 2 * _episodes(run.training) * 200
+    assert trainer.environment_steps == 2 * episodes_per_task(run.training) * 200
 
 
 def test_data_before_adaptation_is_kept_apart(run: Run) -> None:
@@ -268,7 +137,7 @@ def test_data_before_adaptation_is_kept_apart(run: Run) -> None:
     assert len(filled) == 2
     for task in filled.tolist():
         prior, all_of_it = trainer.experience.before.contents(task), trainer.experience.everything.contents(task)
-        assert (prior.size, all_of_it.size) == (200, 200 * _episodes(run.training))
+        assert (prior.size, all_of_it.size) == (200, 200 * episodes_per_task(run.training))
         assert same(prior._asdict(), all_of_it.rows(slice(0, 200))._asdict())
         assert not all_of_it.terminated.any()  # running out of time is no termination
         # Whole episodes, the last transition among them: each state is the next one's start, save between episodes.
@@ -399,25 +268,3 @@ def test_collected_rows_are_what_the_environment_did(run: Run) -> None:
     assert episodes.flat().observation.shape == (400, 17)
     assert torch.equal(episodes.flat().reward[200:], rows.reward[1])
     assert not rows.terminated.any()  # running out of time is no termination
-
-
-def test_the_rate_falls_over_a_run() -> None:
-    training = replace(TRAINING, epochs=4, final_rate=0.2)
-    assert [training.rate_at(epoch, 1e-3) for epoch in range(4)] == pytest.approx([1e-3, 8e-4, 6e-4, 4e-4])
-    assert replace(training, final_rate=1.0).rate_at(3, 3e-4) == 3e-4
-    trainer = MetaTrainer.start(replace(TINY["joint"], training=training), 0, CPU)
-    epochs(trainer, 3)
-    groups = trainer.sac_state.critic_optimizer.param_groups + trainer.sac_state.actor_optimizer.param_groups
-    assert [group["lr"] for group in groups] == pytest.approx([SAC.learning_rate * 0.6] * 2)
-
-
-@pytest.mark.parametrize("named", RUNS.values(), ids=RUNS)
-def test_named_runs_are_at_the_papers_scale_and_whole(named: Run | PearlRun) -> None:
-    training = named.training
-    steps = training.tasks_per_epoch * _episodes(training) * 200 * training.epochs
-    assert steps == 1_000_000
-    assert training.buffer_capacity % 200 == 0
-    per_task = steps // len(FAMILIES[named.family].train_tasks(0))
-    assert training.buffer_capacity >= per_task  # nothing is overwritten, on average
-    if isinstance(named, Run):
-        assert Configuration.from_json(named.configuration.to_json()) == named.configuration
