@@ -171,6 +171,7 @@ def study(
     seeds: tuple[int, ...] = (),
     tasks: tuple[int, ...] = (),
     runs: Path | None = None,
+    checkpoints: Path = Path("checkpoints"),
     results: Path = Path("docs/results"),
 ) -> None:
     """Evaluate what a figure needs and its JSONL does not hold yet, from finished runs.
@@ -181,6 +182,7 @@ def study(
         seeds: some of its seeds (default: all).
         tasks: indices of test tasks (default: all).
         runs: folder of runs (default $MIER_RUNS, else ./runs).
+        checkpoints: folder of bundled checkpoints, taken for the runs that they are of.
         results: folder of the JSONL.
     """
     torch.set_num_threads(1)
@@ -200,6 +202,7 @@ def study(
                     chosen.evaluations[evaluation],
                     seed,
                     runs or _default_root(),
+                    checkpoints,
                     results / f"{name}.jsonl",
                     some,
                 )

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
+from mier.checkpoint import MANIFEST, Checkpoint
 from mier_envs.families import FAMILIES, Task
 from mier_trainer.baselines.pearl import PearlTrainer
-from mier_trainer.bundle import trained_checkpoint
+from mier_trainer.bundle import load, trained_checkpoint
 from mier_trainer.evaluate import evaluate_task
 from mier_trainer.meta_train import MetaTrainer
 from mier_trainer.progress import progress_bar
@@ -22,8 +23,14 @@ from mier_trainer.trainers import start_trainer
 _RELABEL_EPISODES = 1200
 
 
-def run_study(study: Study, evaluation: Evaluation, seed: int, root: Path, results: Path, tasks: list[Task]) -> None:
+def run_study(
+    study: Study, evaluation: Evaluation, seed: int, root: Path, checkpoints: Path, results: Path, tasks: list[Task]
+) -> None:
     """Append to `results` the rows of each task that it does not hold yet for this evaluation and seed.
+
+    Args:
+        root: folder of runs.
+        checkpoints: folder of bundled checkpoints; the one of this run and seed serves where it is there.
 
     Raises:
         FileNotFoundError: the run has no finished save; names the command that makes it.
@@ -33,20 +40,28 @@ def run_study(study: Study, evaluation: Evaluation, seed: int, root: Path, resul
     todo = [task for task in tasks if task.name not in done]
     if not todo:
         return
-    trainer, key = _trained(study, evaluation, seed, root)
-    if isinstance(trainer, PearlTrainer):
-        real_steps = trainer.run.training.prior_episodes * trainer.spec.horizon_steps
-        for found in trainer.adapted_episodes(todo, episodes=study.episodes, seed=seed):
+    trained, environment_steps = _trained(evaluation, seed, root, checkpoints)
+    run = RUNS[evaluation.run]
+    key = {
+        "figure": study.name,
+        "evaluation": evaluation.name,
+        "configuration": run.configuration.name,
+        "run": run.name,
+        "environment_steps": environment_steps,
+        **provenance(seed),
+    }
+    if isinstance(trained, PearlTrainer):
+        real_steps = trained.run.training.prior_episodes * trained.spec.horizon_steps
+        for found in trained.adapted_episodes(todo, episodes=study.episodes, seed=seed):
             append_jsonl(results, *(key | row for row in _pearl_rows(found, real_steps)))
         return
-    checkpoint = trained_checkpoint(trainer, _RELABEL_EPISODES)
-    config = evaluation.tuned(checkpoint.agent.configuration.finetune)
+    config = evaluation.tuned(trained.agent.configuration.finetune)
     title = f"{study.name} {evaluation.name} seed {seed}"
     with progress_bar(title, len(todo) * evaluation.rounds * config.updates, 0) as advance:
         for task in todo:
             note = task.name
             played = evaluate_task(
-                checkpoint,
+                trained,
                 FAMILIES[study.family],
                 task,
                 config,
@@ -59,11 +74,13 @@ def run_study(study: Study, evaluation: Evaluation, seed: int, root: Path, resul
             append_jsonl(results, *[key | row for row in played])
 
 
-def _trained(
-    study: Study, evaluation: Evaluation, seed: int, root: Path
-) -> tuple[MetaTrainer | PearlTrainer, dict[str, Any]]:
-    """The finished run, and what all rows of it share."""
+def _trained(evaluation: Evaluation, seed: int, root: Path, checkpoints: Path) -> tuple[Checkpoint | PearlTrainer, int]:
+    """What the finished run made, and the environment steps it took."""
     run = RUNS[evaluation.run]
+    if (path := checkpoints / run.name / MANIFEST).exists():
+        bundled = load(path.parent)
+        if (bundled.manifest["run"], bundled.manifest["seed"]) == (run.name, seed):
+            return bundled, bundled.manifest["environment_steps"]
     trainer = start_trainer(run, seed, torch.device("cpu"))
     assert isinstance(trainer, MetaTrainer | PearlTrainer)
     if (saved := RunFolder.open(root, run.name, seed).load()) is not None:
@@ -73,15 +90,8 @@ def _trained(
             f"evaluation '{evaluation.name}' needs run {run.name} with seed {seed} finished: expected "
             f"{run.training.epochs} epochs, found {trainer.epochs_done}; run: mier-train run {run.name} --seed {seed}"
         )
-    shared = {
-        "figure": study.name,
-        "evaluation": evaluation.name,
-        "configuration": run.configuration.name,
-        "run": run.name,
-        "environment_steps": trainer.environment_steps,
-        **provenance(seed),
-    }
-    return trainer, shared
+    made = trainer if isinstance(trainer, PearlTrainer) else trained_checkpoint(trainer, _RELABEL_EPISODES)
+    return made, trainer.environment_steps
 
 
 def _pearl_rows(found: dict[str, Any], real_steps: int) -> Iterator[dict[str, Any]]:
