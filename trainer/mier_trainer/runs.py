@@ -120,6 +120,7 @@ _JOINT = Configuration(
     # meta-training with -6 take a quarter off the errors in speed.
     sac=SacConfig(hidden=(256, 256, 256), learning_rate=1e-3, target_entropy=-6.0),
     finetune=FineTuneConfig(
+        updates=2000,
         learning_rate=1e-3,
         critic_only_updates=200,
         best_share=0.3,

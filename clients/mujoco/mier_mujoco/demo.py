@@ -35,8 +35,8 @@ class Demo:
     """Family of tasks, and the checkpoint of that name; or both, one after the other."""
     targets: str = ""
     """As for mier-eval, for one family. Empty: all target speeds, three of the negated joints."""
-    updates: int = 4000
-    """Fine-tune budget of each task in gradient updates."""
+    updates: int | None = None
+    """Fine-tune budget of each task in gradient updates. None: as each checkpoint's configuration says."""
     episodes: int = 4
     """Deterministic episodes that evaluate each stage."""
     seed: int = 0
@@ -84,8 +84,8 @@ def _show(demo: Demo, console: Console) -> None:
         console.print(f"service at {address.grpc} and {address.http}", highlight=False)
         for family in ("cheetah-vel-ood", "cheetah-negated") if demo.task == "both" else (demo.task,):
             console.print(
-                f"[bold]{family}[/bold]: {EPISODES_PER_ROUND} trajectories of real data per task, then a fine-tune of "
-                f"{demo.updates} gradient updates by relabelling; {demo.episodes} episodes per stage and task"
+                f"[bold]{family}[/bold]: {EPISODES_PER_ROUND} trajectories of real data per task, then a fine-tune "
+                f"by relabelling; {demo.episodes} episodes per stage and task"
             )
             settings = Settings(
                 task=family,
