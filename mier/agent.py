@@ -28,6 +28,10 @@ class Agent:
     """[tasks, context_dim]"""
     dynamics: DynamicsModel | None = None
     """`mier.world.shared_dynamics`, where the configuration has it."""
+    gate_model: DynamicsModel | None = None
+    """As `model`, but learned apart, under the same contexts: where the configuration has a gate."""
+    gate_dynamics: DynamicsModel | None = None
+    """As `dynamics`, but learned apart: where the configuration has both."""
 
     @staticmethod
     def build(spec: EnvSpec, configuration: Configuration, training_tasks: int) -> Agent:
@@ -42,6 +46,7 @@ class Agent:
             0.0,
             torch.zeros(training_tasks, dim),
             _dynamics(spec, configuration),
+            *gate_networks(spec, configuration),
         )
 
     @property
@@ -54,14 +59,26 @@ class Agent:
         return adapt(self.model, transitions, config or self.configuration.adapt, self.training_contexts)
 
     def modules(self) -> dict[str, torch.nn.Module]:
-        own: dict[str, torch.nn.Module] = {"model": self.model, "policy": self.policy, "critic": self.critic}
-        return own if self.dynamics is None else own | {"dynamics": self.dynamics}
+        """Those that there are, by name."""
+        names = ("model", "policy", "critic", "dynamics", "gate_model", "gate_dynamics")
+        return {name: module for name in names if (module := getattr(self, name)) is not None}
 
     def freeze(self) -> Agent:
         """Evaluation mode without gradients; what a decoded checkpoint hands out."""
         for module in self.modules().values():
             module.eval().requires_grad_(False)
         return self
+
+
+def gate_networks(
+    spec: EnvSpec, configuration: Configuration
+) -> tuple[DynamicsModel, DynamicsModel | None] | tuple[None, None]:
+    """Freshly initialised `gate_model` and `gate_dynamics`, where the configuration has a gate."""
+    if not configuration.gate:
+        return None, None
+    with torch.random.fork_rng(devices=[]):
+        model = DynamicsModel(spec, configuration.model, configuration.adapt)
+        return model, _dynamics(spec, configuration)
 
 
 def _dynamics(spec: EnvSpec, configuration: Configuration) -> DynamicsModel | None:

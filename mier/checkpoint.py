@@ -23,6 +23,7 @@ from torch import Tensor
 
 from mier import state_fit
 from mier.agent import Agent
+from mier.calibration import Calibration
 from mier.config import Configuration
 from mier.relabel import RelabelBuffer
 from mier.serialization import CorruptedData
@@ -54,6 +55,12 @@ class Checkpoint:
     @property
     def spec(self) -> EnvSpec:
         return self.agent.spec
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """None where it was never calibrated."""
+        tree = self.manifest.get("calibration")
+        return None if tree is None else Calibration.from_json(tree)
 
 
 def encode(agent: Agent, buffer: RelabelBuffer, name: str, provenance: Mapping[str, Any]) -> dict[str, bytes]:

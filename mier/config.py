@@ -245,6 +245,8 @@ class Configuration(_Json):
     dynamics: ModelConfig | None = None
     """Where only the reward varies: a network of where actions lead (`mier.world.shared_dynamics`), so that policies
     can be judged in imagined episodes. None: there is none."""
+    gate: bool = False
+    """Whether there are networks that no policy is trained on, to judge policies by (`mier.gate`)."""
 
     def __post_init__(self) -> None:
         if self.dynamics and self.dynamics.context_dim:

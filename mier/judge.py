@@ -37,13 +37,17 @@ class Judge:
 
     def mean_return(self, policy: Policy, context: Tensor) -> float:
         """Of the policy under a context [context_dim]; -inf where the model blew up."""
+        return self.returns(policy, context).mean().item()
+
+    def returns(self, policy: Policy, context: Tensor) -> Tensor:
+        """The same of each start, [n]."""
         rows = context.expand(len(self.starts), -1)
         noise = torch.zeros(len(self.starts), self.world.spec.action_dim)
 
         def act(states: Tensor) -> Tensor:
             return self.world.spec.from_unit_action(policy(states, rows, noise))
 
-        return imagined_returns(self.world, act, self.starts, self.steps).mean().item()
+        return imagined_returns(self.world, act, self.starts, self.steps)
 
 
 @dataclass(frozen=True)

@@ -137,12 +137,16 @@ class DynamicsModel(nn.Module):
         mean, raw_log_var = self.head(self.hidden(transitions, context)).chunk(2, -1)
         return Prediction(mean, self._clamp(raw_log_var))
 
-    def target(self, transitions: Transitions) -> Tensor:
-        """[..., n, target_dim] normalised (reward, delta observation)."""
+    def raw_target(self, transitions: Transitions) -> Tensor:
+        """[..., n, target_dim]: (reward, delta observation) in environment units."""
         parts = [transitions.reward[..., None]]
         if self.spec.varies is Varies.DYNAMICS:
             parts.append(transitions.next_observation - transitions.observation)
-        normalised: Tensor = self.target_norm(torch.cat(parts, -1))
+        return torch.cat(parts, -1)
+
+    def target(self, transitions: Transitions) -> Tensor:
+        """The same, normalised."""
+        normalised: Tensor = self.target_norm(self.raw_target(transitions))
         return normalised
 
     def _clamp(self, raw: Tensor) -> Tensor:

@@ -97,9 +97,9 @@ class Session:
             self.seed if seed is None else seed,
         )
 
-    def publish(self, tuned: FineTune) -> PolicyVersion:
-        """Make the fine-tuned weights the active version."""
-        return self._publish(tuned.result(), fine_tuned=True)
+    def publish(self, weights: PolicyWeights) -> PolicyVersion:
+        """Make fine-tuned weights the active version."""
+        return self._publish(weights, fine_tuned=True)
 
     def _observed(self) -> Transitions:
         if self.transitions is None:

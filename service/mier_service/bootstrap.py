@@ -131,6 +131,7 @@ class Service:
                 checkpoints=config.checkpoints.absolute(),
                 save_every_s=config.finetune_save_every_s,
                 lease_s=config.finetune_lease_s,
+                gate=config.gate,
                 log_level=config.log_level,
             ),
             config.finetune_workers,

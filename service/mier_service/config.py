@@ -70,6 +70,10 @@ class ServeConfig(BaseSettings):
     finetune_workers: int = Field(default=1, ge=0, le=64, description="processes that fine-tune; 0: they only queue")
     finetune_save_every_s: float = Field(default=10.0, gt=0, description="time between two resume saves, in seconds")
     finetune_lease_s: float = Field(default=15.0, gt=0, description="a worker silent for so long counts as dead")
+    gate: bool = Field(
+        default=True,
+        description="judge fine-tuned policies before they act, where the checkpoint is calibrated; off: each acts",
+    )
     max_queued_operations: int = Field(default=64, ge=1, description="fine-tunes that run or wait, at most")
 
     max_body_bytes: int = Field(default=16 * _MIB, ge=1024, description="largest request, HTTP and gRPC")
@@ -96,6 +100,7 @@ class WorkerConfig(BaseModel):
     checkpoints: Path
     save_every_s: float
     lease_s: float
+    gate: bool = True
     log_level: str = "INFO"
 
 

@@ -153,6 +153,7 @@ def version(value: v.VersionValue) -> pb.PolicyVersion:
         configuration_json=value.configuration_json or "",
         create_time=_time(value.create_time.timestamp()),
         checkpoint=value.checkpoint,
+        gate=None if value.gate is None else pb.Gate(**value.gate.model_dump(exclude_none=True)),
     )
 
 

@@ -28,6 +28,7 @@ from mier_service.store_operations import LeaseLost
 from mier_service.store_promotions import SERVICE, Why
 from mier_service.store_sessions import to_time
 from mier_service.values import (
+    GateValue,
     OperationErrorValue,
     OperationState,
     Promotion,
@@ -46,6 +47,10 @@ class Interrupted(Exception):
     def __init__(self, state: OperationState) -> None:
         super().__init__(state)
         self.state = state
+
+
+class Overtaken(Exception):
+    """Another version acts by now than the one that a candidate was judged against."""
 
 
 class Job:
@@ -125,10 +130,26 @@ class Job:
         spent = 0 if self._saved else self.row.attempts_without_progress - 1
         self._change(state=OperationState.QUEUED.value, lease_until_s=0.0, attempts_without_progress=spent)
 
-    def publish(self, weights: PolicyWeights, onnx: bytes, configuration_json: str) -> int:
+    def publish(
+        self,
+        weights: PolicyWeights,
+        onnx: bytes,
+        configuration_json: str,
+        promotion: Promotion,
+        gate: GateValue | None,
+        *,
+        overtaken: bool = False,
+    ) -> int:
         """One transaction: the version, its promotion, and the operation's success. Its number.
 
-        It does not act where another version is pinned, or where the session has been taken to another checkpoint.
+        It does not act where the gate did not let it, where another version is pinned, or where the session has been
+        taken to another checkpoint.
+
+        Args:
+            overtaken: publish it although another version acts by now than the one that it was judged against.
+
+        Raises:
+            Overtaken: that is so, and was not asked for.
         """
         data = weights.to_bytes()
         with self._storage.store.write() as c:
@@ -141,6 +162,9 @@ class Job:
             if session.state is SessionState.PAUSED:
                 raise Interrupted(OperationState.QUEUED)
             start, _ = store_sessions.get_version(c, session.id, row.start_version)
+            same_checkpoint = session.checkpoint_hash == start.checkpoint_hash
+            if not overtaken and gate and same_checkpoint and gate.incumbent_version != session.active_version:
+                raise Overtaken
             number = store_sessions.newest_version_number(c, session.id) + 1
             now_s = self._storage.clock()
             version = VersionValue(
@@ -150,7 +174,7 @@ class Job:
                 policy_context=[float(x) for x in weights.context],
                 model_context_number=row.model_context_number,
                 origin=VersionOrigin.FINE_TUNE,
-                promotion=Promotion.UNGATED,
+                promotion=promotion,
                 operation_id=self.id,
                 checkpoint_hash=start.checkpoint_hash,
                 transitions_used=row.transitions_used,
@@ -158,11 +182,14 @@ class Job:
                 configuration_json=configuration_json,
                 create_time=to_time(now_s),
                 checkpoint=start.checkpoint,
+                gate=gate,
             )
             store_sessions.add_version(c, session.id, version, onnx_hash)
             store_sessions.touch(c, {session.id}, now_s)  # whoever asked for it should find it
-            if not session.pinned and session.checkpoint_hash == start.checkpoint_hash:
-                why = Why(PromotionKind.PUBLISH, SERVICE, f"fine-tune {self.id}", now_s)
+            may_act = promotion in (Promotion.UNGATED, Promotion.PROMOTED)
+            if may_act and same_checkpoint and not session.pinned:
+                reason = f"fine-tune {self.id}" + (f"; gate: {gate.reason}" if gate else "")
+                why = Why(PromotionKind.PUBLISH, SERVICE, reason, now_s)
                 store_promotions.swap(c, session, version, why)
             store_operations.change(
                 c,

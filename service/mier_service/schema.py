@@ -89,6 +89,8 @@ versions = Table(
     Column("create_time_s", Float, nullable=False),
     # Name of the checkpoint; `checkpoint_hash` is its identity.
     Column("checkpoint", Text, nullable=False, server_default=""),
+    # What the gate saw; null where it did not judge.
+    Column("gate_json", Text),
     Index("versions_weights", "weights_hash"),
 )
 

@@ -13,6 +13,7 @@ from mier_service.errors import session_not_found, version_not_found
 from mier_service.schema import model_contexts, operations, sessions, versions
 from mier_service.values import (
     EnvironmentValue,
+    GateValue,
     ModelContextValue,
     OperationState,
     Promotion,
@@ -79,10 +80,11 @@ def add_model_context(c: Connection, session_id: str, value: ModelContextValue) 
 
 def add_version(c: Connection, session_id: str, value: VersionValue, onnx_hash: str) -> None:
     """Adds the version; what makes it act is `store_promotions.swap`."""
-    row = value.model_dump(exclude={"policy_context", "create_time"}, mode="json")
+    row = value.model_dump(exclude={"policy_context", "create_time", "gate"}, mode="json")
     c.execute(
         insert(versions).values(
             **row,
+            gate_json=value.gate.model_dump_json() if value.gate else None,
             session_id=session_id,
             onnx_hash=onnx_hash,
             policy_context=context_blob(value.policy_context),
@@ -257,4 +259,5 @@ def _version(row: Row[Any]) -> VersionValue:
         configuration_json=row.configuration_json,
         create_time=to_time(row.create_time_s),
         checkpoint=row.checkpoint,
+        gate=GateValue.model_validate_json(row.gate_json) if row.gate_json else None,
     )

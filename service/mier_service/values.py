@@ -147,6 +147,30 @@ class Promotion(StrEnum):
     INSUFFICIENT_DATA = "insufficient_data"
 
 
+class GateValue(Value):
+    """What the gate saw: imagined episodes of a fine-tuned candidate and of what acted, in the units of the reward."""
+
+    incumbent_version: int = Field(description="The version that acted when it was judged.", examples=[2])
+    reason: str = Field(description="What the verdict rests on, in words.")
+    incumbent_return: float | None = Field(default=None, description="Mean imagined return of what acted.")
+    candidate_return: float | None = Field(default=None, description="Mean imagined return of the candidate.")
+    lowest_difference: float | None = Field(
+        default=None,
+        description="Lower 95% bound of candidate less incumbent, in the world that flatters the candidate least.",
+    )
+    highest_difference: float | None = Field(
+        default=None, description="Upper 95% bound, in the world that flatters it most."
+    )
+    promote_above: float | None = Field(
+        default=None, description="The candidate is promoted if the lower bound is above this (calibrated, at least 0)."
+    )
+    reject_below: float | None = Field(
+        default=None, description="It is rejected if the upper bound is below this (calibrated, at most 0)."
+    )
+    starts: int | None = Field(default=None, description="Real first states that were played from.", examples=[32])
+    steps: int | None = Field(default=None, description="Steps of an imagined episode.", examples=[200])
+
+
 class VersionValue(Value):
     """Immutable: weights with the policy context they act under, and where both came from."""
 
@@ -168,6 +192,7 @@ class VersionValue(Value):
     checkpoint: str = Field(
         default="", description="Name of that checkpoint; empty in a reply that was kept from before it was recorded."
     )
+    gate: GateValue | None = Field(default=None, description="What the gate saw; null where it did not judge.")
 
 
 class PromotionKind(StrEnum):

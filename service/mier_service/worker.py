@@ -7,6 +7,7 @@ that an operation waits, its end that the service is gone.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ import threading
 import time
 from dataclasses import replace
 
+import numpy as np
 import structlog
 import torch
 
@@ -28,15 +30,25 @@ from mier_service.config import WorkerConfig
 from mier_service.ending import end_now
 from mier_service.errors import Reason, ServiceError
 from mier_service.files import DamagedFile
-from mier_service.lease import Interrupted, Job
+from mier_service.gating import judge
+from mier_service.lease import Interrupted, Job, Overtaken
 from mier_service.logs import configure_logs, quiet_exporter
 from mier_service.onnx_weights import export_like
 from mier_service.storage import Storage
 from mier_service.store_operations import LeaseLost
 from mier_service.transition_rows import RowLayout
-from mier_service.values import OperationErrorValue, OperationState, VersionOrigin, WindowValue
+from mier_service.values import (
+    GateValue,
+    OperationErrorValue,
+    OperationState,
+    Promotion,
+    VersionOrigin,
+    VersionValue,
+    WindowValue,
+)
 
 MAX_ATTEMPTS_WITHOUT_PROGRESS = 3
+_JUDGEMENTS = 3
 _NICENESS = 10
 _REPORT_EVERY_S = 0.25
 _LOOK_EVERY_S = 1.0
@@ -124,14 +136,42 @@ class Worker:
         transitions = layout.transitions(rows)
         learner = self._resume(job, held, transitions)
         if learner is None:
-            weights = None
-            if start.origin is VersionOrigin.FINE_TUNE:
-                weights = PolicyWeights.from_bytes(self._storage.weights.get(start.weights_hash))
-            learner = FineTune.start(held.checkpoint, weights, transitions, config, row.seed)
+            learner = FineTune.start(held.checkpoint, self._tuned_weights(start), transitions, config, row.seed)
         self._advance(job, learner)
         weights = learner.result()
         onnx = export_like(self._storage.onnx.get(onnx_hash), weights, held.checkpoint.agent)
-        return job.publish(weights, onnx, json.dumps(config.to_json(), sort_keys=True))
+        settings = json.dumps(config.to_json(), sort_keys=True)
+        for _ in range(_JUDGEMENTS):
+            promotion, gate = self._judge(row.session_id, start, held, weights, transitions)
+            with contextlib.suppress(Overtaken):
+                return job.publish(weights, onnx, settings, promotion, gate)
+        # Adapted more often than it can be judged: the context moved again, the weights it was judged against did not.
+        return job.publish(weights, onnx, settings, promotion, gate, overtaken=True)
+
+    def _judge(
+        self,
+        session_id: str,
+        start: VersionValue,
+        held: HeldCheckpoint,
+        candidate: PolicyWeights,
+        transitions: Transitions,
+    ) -> tuple[Promotion, GateValue | None]:
+        """Against what acts now; against what it started from, where the session was taken to another checkpoint."""
+        if not self._config.gate:
+            return Promotion.UNGATED, None
+        with self._storage.store.read() as c:
+            session = store_sessions.get_session(c, session_id)
+            acting, _ = store_sessions.get_version(c, session_id, session.active_version)
+        incumbent = acting if acting.checkpoint_hash == start.checkpoint_hash else start
+        context = np.asarray(incumbent.policy_context, np.float32)
+        weights = self._tuned_weights(incumbent) or PolicyWeights.of(held.checkpoint.agent, context)
+        return judge(held.checkpoint, incumbent.number, weights, candidate, transitions)
+
+    def _tuned_weights(self, version: VersionValue) -> PolicyWeights | None:
+        """None where the version acts on the checkpoint's own."""
+        if version.origin is not VersionOrigin.FINE_TUNE:
+            return None
+        return PolicyWeights.from_bytes(self._storage.weights.get(version.weights_hash))
 
     def _resume(self, job: Job, held: HeldCheckpoint, transitions: Transitions) -> FineTune | None:
         """From the last save; None if there is none that can be read, and it begins anew."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from mier import checkpoint
 from mier.agent import Agent
+from mier.calibration import Calibration, GateThresholds
 from mier.config import AdaptConfig, Configuration, FineTuneConfig, ModelConfig, SacConfig
 from mier.relabel import RelabelBuffer
 from mier.types import EnvSpec, HealthyRange, Transitions, Varies
@@ -49,9 +51,14 @@ def write(
     environment: str | None = None,
     context_dim: int = CONTEXT_DIM,
     observation_std: float = 1.0,
+    gate: GateThresholds | None = None,
+    gate_sign: float = 1.0,
+    learning_rate: float = 3e-4,
 ) -> None:
     """Writes checkpoints/<name>/ under `folder`; its environment bears the same name unless another is given.
-    `observation_std` is that of the policy's normaliser: trained ones go down to 0.01."""
+    `observation_std` is that of the policy's normaliser: trained ones go down to 0.01. With a gate it has the gate's
+    networks, of random weights as all are; with a `gate_sign` of -1 it likes what it disliked. `learning_rate` is of
+    fine-tuning."""
     torch.manual_seed(seed)
     configuration = Configuration(
         name="tiny",
@@ -59,19 +66,32 @@ def write(
         adapt=AdaptConfig(min_transitions=20),
         sac=SacConfig(hidden=(16, 16)),
         finetune=FineTuneConfig(
-            updates=60, critic_only_updates=20, batch_size=32, relabel_every_updates=25, relabel_transitions=200
+            updates=60,
+            critic_only_updates=20,
+            batch_size=32,
+            relabel_every_updates=25,
+            relabel_transitions=200,
+            learning_rate=learning_rate,
         ),
+        gate=gate is not None,
     )
     agent = Agent.build(spec(environment or name, varies), configuration, training_tasks=3)
     agent.training_contexts = torch.randn(3, context_dim)
     agent.policy.observation_norm.std.fill_(observation_std)
+    if agent.gate_model is not None:
+        with torch.no_grad():
+            agent.gate_model.head.weight[0].mul_(gate_sign)
+            agent.gate_model.head.bias[0].mul_(gate_sign)
     episodes = 6
     buffer = RelabelBuffer(
         transitions(episodes * HORIZON_STEPS, seed),
         torch.arange(episodes).repeat_interleave(HORIZON_STEPS),
         torch.arange(episodes) % 3,
     )
-    files = checkpoint.encode(agent.freeze(), buffer, name, {"seed": seed, "environment_steps": 0})
+    facts: dict[str, Any] = {"seed": seed, "environment_steps": 0}
+    if gate is not None:
+        facts["calibration"] = Calibration(gate).to_json()
+    files = checkpoint.encode(agent.freeze(), buffer, name, facts)
     target = folder / name
     target.mkdir(parents=True)
     for file, data in files.items():

@@ -76,7 +76,7 @@ def test_after_a_fine_tune_adapting_moves_the_model_context_alone(checkpoint: Ch
     adapted = session.adapt()
     tuned = session.start_finetune()
     tuned.run(100)
-    published = session.publish(tuned)
+    published = session.publish(tuned.result())
     assert (published.number, published.parent, published.fine_tuned) == (3, 2, True)
     assert session.active is published
     before, own = act(session), published.weights.context.copy()
@@ -99,7 +99,7 @@ def test_a_second_fine_tune_goes_on_from_the_first(checkpoint: Checkpoint, trans
             assert same(tuned.result().state, session.active.weights.state)
             np.testing.assert_array_equal(tuned.result().context, session.active.weights.context)
         tuned.run(100)
-        assert session.publish(tuned).number == number
+        assert session.publish(tuned.result()).number == number
     assert [v.parent for v in session.versions] == [None, 1, 2]
     assert len({v.weights.to_bytes() for v in session.versions}) == 3
 
@@ -111,7 +111,7 @@ def test_learning_changes_acting_by_publishing_alone(checkpoint: Checkpoint, tra
     tuned = session.start_finetune()
     tuned.run(100)
     assert act(session) == before
-    weights = session.publish(tuned).weights.to_bytes()
+    weights = session.publish(tuned.result()).weights.to_bytes()
     assert act(session) != before
     tuned.run(100)
     assert session.active.weights.to_bytes() == weights
@@ -124,7 +124,7 @@ def test_sessions_of_one_checkpoint_do_not_meet(checkpoint: Checkpoint, transiti
     one.adapt()
     tuned = one.start_finetune()
     tuned.run(100)
-    one.publish(tuned)
+    one.publish(tuned.result())
     one.model_context += 1.0
     assert act(other) == before == act(Session(checkpoint, seed=3))
     np.testing.assert_array_equal(other.model_context, checkpoint.agent.prior_context.numpy())

@@ -1,4 +1,4 @@
-"""mier-train: list, run, bundle, oracle, evaluate, study, figures."""
+"""mier-train: list, run, bundle, calibrate, gate, oracle, evaluate, study, figures."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from rich.table import Table
 
 from mier_envs.families import FAMILIES
 from mier_trainer.bundle import bundle, load
+from mier_trainer.calibrate_shell import calibrate
 from mier_trainer.device import bf16_pays, pick_device
 from mier_trainer.evaluate_shell import Arm, run_evaluation
 from mier_trainer.figures_shell import draw_figures
+from mier_trainer.gate_study_shell import run_gate_study
 from mier_trainer.lookup import UnknownName, find_family, find_run
 from mier_trainer.meta_train import MetaTrainer
 from mier_trainer.oracle_shell import train_oracle
@@ -95,6 +97,57 @@ def bundle_run(
     trainer = MetaTrainer.start(chosen, seed, torch.device("cpu"))
     trainer.load_state_dict(saved)
     Console().print(f"wrote {bundle(trainer, folder, into, episodes)}")
+
+
+@app.command(name="calibrate")
+def calibrate_checkpoint(
+    checkpoint: Annotated[Path, tyro.conf.Positional],
+    tasks: int = 6,
+    steps: int = 15_000,
+    seed: int = 0,
+    episodes: int = 10,
+    family: str | None = None,
+) -> None:
+    """Give a checkpoint the gate that judges fine-tuned policies, calibrated on training tasks in the simulator.
+
+    Args:
+        checkpoint: folder of a checkpoint; it is rewritten.
+        tasks: training tasks to measure on.
+        steps: regression steps of each of the gate's networks.
+        seed: of everything random.
+        episodes: deterministic episodes that measure a candidate's true return.
+        family: module:name of your own family (default: the study's of the checkpoint's own name).
+    """
+    torch.set_num_threads(1)
+    chosen = find_family(family or str(load(checkpoint).manifest["family"]))
+    found = calibrate(checkpoint, chosen, tasks=tasks, steps=steps, seed=seed, episodes=episodes)
+    Console().print(f"calibrated {checkpoint}: {found.gate}")
+
+
+@app.command(name="gate")
+def gate(
+    checkpoint: Annotated[Path, tyro.conf.Positional],
+    results: Path,
+    seeds: tuple[int, ...] = (0, 1, 2),
+    tasks: tuple[int, ...] = (),
+    episodes: int = 10,
+    family: str | None = None,
+) -> None:
+    """Measure how often a checkpoint's gate is right, on test tasks, with good candidates and broken ones.
+
+    Args:
+        checkpoint: folder of a calibrated checkpoint.
+        results: JSONL file of one row a candidate; a (task, seed) already in it is not run again.
+        seeds: of exploration, fine-tunes and evaluation.
+        tasks: indices of test tasks (default: all).
+        episodes: deterministic episodes that measure a candidate's true return.
+        family: module:name of your own family (default: the study's of the checkpoint's own name).
+    """
+    torch.set_num_threads(1)
+    loaded = load(checkpoint)
+    chosen = find_family(family or str(loaded.manifest["family"]))
+    some = [chosen.test_tasks[i] for i in tasks] if tasks else list(chosen.test_tasks)
+    run_gate_study(loaded, chosen, results, some, seeds, episodes)
 
 
 @app.command(name="oracle")

@@ -51,15 +51,15 @@ def evaluate_task(
     facts: dict[str, Any] = {"task": task.name, "target": task.target, "seed": seed}
 
     def rows(arm: str, **extra: Any) -> Iterator[dict[str, Any]]:
-        played = _play(session, family, [task] * episodes, np.random.default_rng(EVALUATION_SEED), None)
+        played = play(session, family, [task] * episodes, np.random.default_rng(EVALUATION_SEED), None)
         for i, value in enumerate(played.returns().tolist()):
             yield facts | {"arm": arm, "episode": i, "return": round(value, 3), "real_steps": real_steps} | extra
 
     def curve(tuned: FineTune, seconds: float) -> Iterator[dict[str, Any]]:
         trial = Session(checkpoint, seed)
-        trial.publish(tuned)
+        trial.publish(tuned.result())
         start = np.random.default_rng(EVALUATION_SEED)
-        played = _play(trial, family, [task] * _CURVE_EPISODES, start, None)
+        played = play(trial, family, [task] * _CURVE_EPISODES, start, None)
         at: dict[str, Any] = {"arm": "curve", "round": 1, "updates": tuned.updates_done, "seconds": seconds}
         for i, value in enumerate(played.returns().tolist()):
             yield facts | at | {"episode": i, "return": round(value, 3), "real_steps": real_steps}
@@ -67,7 +67,7 @@ def evaluate_task(
     yield from rows("unadapted", round=0)
     for number in range(1, rounds + 1):
         generator = torch.Generator().manual_seed(1000 * seed + number)
-        found, adapt_s = _two_trajectories(session, family, task, rng, generator)
+        found, adapt_s = two_trajectories(session, family, task, rng, generator)
         real_steps += _TRAJECTORIES * checkpoint.spec.horizon_steps
         nlls: dict[str, Any] = {
             "nll_before": round(found.nll_before, 4),
@@ -88,7 +88,7 @@ def evaluate_task(
             on_update(metrics.updates_done - before)
             if number == 1 and curve_every and metrics.updates_done % curve_every == 0:
                 yield from curve(tuned, round(seconds, 2))
-        session.publish(tuned)
+        session.publish(tuned.result())
         yield from rows("finetuned", round=number, updates=config.updates, seconds=round(seconds, 2), **nlls)
 
 
@@ -103,8 +103,8 @@ def context_returns(
         for arm in ("unadapted", "context_adapted"):
             if arm == "context_adapted":
                 generator = torch.Generator().manual_seed(seed)
-                found, _ = _two_trajectories(session, family, task, np.random.default_rng([seed, 1]), generator)
-            played = _play(session, family, [task] * episodes, np.random.default_rng(EVALUATION_SEED), None)
+                found, _ = two_trajectories(session, family, task, np.random.default_rng([seed, 1]), generator)
+            played = play(session, family, [task] * episodes, np.random.default_rng(EVALUATION_SEED), None)
             returns.append(played.returns().mean().item())
         rows.append(
             {
@@ -119,21 +119,22 @@ def context_returns(
     return rows
 
 
-def _two_trajectories(
+def two_trajectories(
     session: Session, family: Family, task: Task, rng: np.random.Generator, generator: torch.Generator
 ) -> tuple[Adaptation, float]:
-    """Acts, observes and adapts after each trajectory; the last adaptation, and the seconds it took."""
+    """Acts, observes and adapts after each of two trajectories; the last adaptation, and the seconds it took."""
     for _ in range(_TRAJECTORIES):
-        session.observe(_play(session, family, [task], rng, generator).flat())
+        session.observe(play(session, family, [task], rng, generator).flat())
         started = time.perf_counter()
         found = session.adapt()
         seconds = time.perf_counter() - started
     return found, seconds
 
 
-def _play(
+def play(
     session: Session, family: Family, tasks: list[Task], rng: np.random.Generator, generator: torch.Generator | None
 ) -> Episodes:
+    """An episode of each task by the active version; deterministic without a generator."""
     weights = session.active.weights
     contexts = torch.from_numpy(weights.context).expand(len(tasks), -1)
     policy = weights.load_policy(session.checkpoint.agent)

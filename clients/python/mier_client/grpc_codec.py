@@ -126,7 +126,12 @@ def policy_version(message: pb.PolicyVersion) -> values.PolicyVersion:
         configuration_json=message.configuration_json or None,
         create_time=_time(message.create_time),
         checkpoint=message.checkpoint,
+        gate=_gate(message.gate) if message.HasField("gate") else None,
     )
+
+
+def _gate(message: pb.Gate) -> values.Gate:
+    return values.Gate(**{field.name: value for field, value in message.ListFields()})
 
 
 @reply("a change of version")

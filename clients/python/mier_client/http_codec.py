@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Any
 
@@ -106,7 +106,13 @@ def policy_version(body: Json) -> values.PolicyVersion:
         configuration_json=body["configuration_json"],
         create_time=_time(body["create_time"]),
         checkpoint=body.get("checkpoint", ""),  # the first release did not say
+        gate=_gate(body["gate"]) if body.get("gate") else None,  # nor did it judge
     )
+
+
+def _gate(body: Json) -> values.Gate:
+    known: dict[str, Any] = {field.name: body.get(field.name) for field in fields(values.Gate)}
+    return values.Gate(**known)
 
 
 @reply("a change of version")

@@ -173,6 +173,33 @@ class Session:
     """Whether the active version stays until it is unpinned."""
 
 
+@dataclass(frozen=True)
+class Gate:
+    """What the gate saw: imagined episodes of a fine-tuned candidate and of what acted, in the units of the reward.
+
+    None is not known: too little data, or a world in which an episode blew up.
+    """
+
+    incumbent_version: int
+    """That acted when the candidate was judged."""
+    reason: str
+    """What the verdict rests on, in words."""
+    incumbent_return: float | None = None
+    candidate_return: float | None = None
+    lowest_difference: float | None = None
+    """Lower 95% bound of candidate less incumbent, in the world that flatters the candidate least."""
+    highest_difference: float | None = None
+    """Upper 95% bound, in the world that flatters it most."""
+    promote_above: float | None = None
+    """The candidate is promoted if the lower bound is above this."""
+    reject_below: float | None = None
+    """It is rejected if the upper bound is below this."""
+    starts: int | None = None
+    """Real first states that were played from."""
+    steps: int | None = None
+    """Of an imagined episode."""
+
+
 @dataclass(frozen=True, eq=False)
 class PolicyVersion:
     """Immutable: weights with the policy context they act under, and where both came from."""
@@ -196,6 +223,8 @@ class PolicyVersion:
     create_time: datetime
     checkpoint: str = ""
     """Name of the checkpoint; empty from a service that does not say."""
+    gate: Gate | None = None
+    """None where it was not judged."""
 
 
 @dataclass(frozen=True)

@@ -128,9 +128,9 @@ class _PromotionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Promotion.V
     PROMOTION_PROMOTED: _Promotion.ValueType  # 2
     """Judged better than the incumbent, and made active."""
     PROMOTION_REJECTED: _Promotion.ValueType  # 3
-    """Judged worse than the incumbent; not made active."""
+    """Judged worse than the incumbent; not made active. It may be promoted by hand."""
     PROMOTION_INSUFFICIENT_DATA: _Promotion.ValueType  # 4
-    """Too little data for a judgement; not made active."""
+    """Neither can be said from the data so far; not made active. It may be promoted by hand."""
 
 class Promotion(_Promotion, metaclass=_PromotionEnumTypeWrapper):
     """How a version was judged when it was published. Whether and when it acted, ListPromotions tells."""
@@ -142,9 +142,9 @@ PROMOTION_UNGATED: Promotion.ValueType  # 1
 PROMOTION_PROMOTED: Promotion.ValueType  # 2
 """Judged better than the incumbent, and made active."""
 PROMOTION_REJECTED: Promotion.ValueType  # 3
-"""Judged worse than the incumbent; not made active."""
+"""Judged worse than the incumbent; not made active. It may be promoted by hand."""
 PROMOTION_INSUFFICIENT_DATA: Promotion.ValueType  # 4
-"""Too little data for a judgement; not made active."""
+"""Neither can be said from the data so far; not made active. It may be promoted by hand."""
 Global___Promotion: _TypeAlias = Promotion  # noqa: Y015
 
 class _OperationState:
@@ -493,6 +493,97 @@ class Session(_message.Message):
 Global___Session: _TypeAlias = Session  # noqa: Y015
 
 @_typing.final
+class Gate(_message.Message):
+    """What the gate saw: imagined episodes of a fine-tuned candidate and of what acted, in the units of the reward. Unset fields
+    are not known: too little data, or a world in which an episode blew up.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INCUMBENT_VERSION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    INCUMBENT_RETURN_FIELD_NUMBER: _builtins.int
+    CANDIDATE_RETURN_FIELD_NUMBER: _builtins.int
+    LOWEST_DIFFERENCE_FIELD_NUMBER: _builtins.int
+    HIGHEST_DIFFERENCE_FIELD_NUMBER: _builtins.int
+    PROMOTE_ABOVE_FIELD_NUMBER: _builtins.int
+    REJECT_BELOW_FIELD_NUMBER: _builtins.int
+    STARTS_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    incumbent_version: _builtins.int
+    """The version that acted when the candidate was judged."""
+    reason: _builtins.str
+    """What the verdict rests on, in words."""
+    incumbent_return: _builtins.float
+    """Mean imagined return of what acted."""
+    candidate_return: _builtins.float
+    """Mean imagined return of the candidate."""
+    lowest_difference: _builtins.float
+    """Lower 95% bound of candidate less incumbent, in the world that flatters the candidate least."""
+    highest_difference: _builtins.float
+    """Upper 95% bound, in the world that flatters it most."""
+    promote_above: _builtins.float
+    """The candidate is promoted if the lower bound is above this (calibrated, at least 0)."""
+    reject_below: _builtins.float
+    """It is rejected if the upper bound is below this (calibrated, at most 0)."""
+    starts: _builtins.int
+    """Real first states that were played from."""
+    steps: _builtins.int
+    """Steps of an imagined episode."""
+    def __init__(
+        self,
+        *,
+        incumbent_version: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        incumbent_return: _builtins.float | None = ...,
+        candidate_return: _builtins.float | None = ...,
+        lowest_difference: _builtins.float | None = ...,
+        highest_difference: _builtins.float | None = ...,
+        promote_above: _builtins.float | None = ...,
+        reject_below: _builtins.float | None = ...,
+        starts: _builtins.int | None = ...,
+        steps: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_candidate_return", b"_candidate_return", "_highest_difference", b"_highest_difference", "_incumbent_return", b"_incumbent_return", "_lowest_difference", b"_lowest_difference", "_promote_above", b"_promote_above", "_reject_below", b"_reject_below", "_starts", b"_starts", "_steps", b"_steps", "candidate_return", b"candidate_return", "highest_difference", b"highest_difference", "incumbent_return", b"incumbent_return", "lowest_difference", b"lowest_difference", "promote_above", b"promote_above", "reject_below", b"reject_below", "starts", b"starts", "steps", b"steps"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_candidate_return", b"_candidate_return", "_highest_difference", b"_highest_difference", "_incumbent_return", b"_incumbent_return", "_lowest_difference", b"_lowest_difference", "_promote_above", b"_promote_above", "_reject_below", b"_reject_below", "_starts", b"_starts", "_steps", b"_steps", "candidate_return", b"candidate_return", "highest_difference", b"highest_difference", "incumbent_return", b"incumbent_return", "incumbent_version", b"incumbent_version", "lowest_difference", b"lowest_difference", "promote_above", b"promote_above", "reason", b"reason", "reject_below", b"reject_below", "starts", b"starts", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__candidate_return: _TypeAlias = _typing.Literal["candidate_return"]  # noqa: Y015
+    _WhichOneofArgType__candidate_return: _TypeAlias = _typing.Literal["_candidate_return", b"_candidate_return"]  # noqa: Y015
+    _WhichOneofReturnType__highest_difference: _TypeAlias = _typing.Literal["highest_difference"]  # noqa: Y015
+    _WhichOneofArgType__highest_difference: _TypeAlias = _typing.Literal["_highest_difference", b"_highest_difference"]  # noqa: Y015
+    _WhichOneofReturnType__incumbent_return: _TypeAlias = _typing.Literal["incumbent_return"]  # noqa: Y015
+    _WhichOneofArgType__incumbent_return: _TypeAlias = _typing.Literal["_incumbent_return", b"_incumbent_return"]  # noqa: Y015
+    _WhichOneofReturnType__lowest_difference: _TypeAlias = _typing.Literal["lowest_difference"]  # noqa: Y015
+    _WhichOneofArgType__lowest_difference: _TypeAlias = _typing.Literal["_lowest_difference", b"_lowest_difference"]  # noqa: Y015
+    _WhichOneofReturnType__promote_above: _TypeAlias = _typing.Literal["promote_above"]  # noqa: Y015
+    _WhichOneofArgType__promote_above: _TypeAlias = _typing.Literal["_promote_above", b"_promote_above"]  # noqa: Y015
+    _WhichOneofReturnType__reject_below: _TypeAlias = _typing.Literal["reject_below"]  # noqa: Y015
+    _WhichOneofArgType__reject_below: _TypeAlias = _typing.Literal["_reject_below", b"_reject_below"]  # noqa: Y015
+    _WhichOneofReturnType__starts: _TypeAlias = _typing.Literal["starts"]  # noqa: Y015
+    _WhichOneofArgType__starts: _TypeAlias = _typing.Literal["_starts", b"_starts"]  # noqa: Y015
+    _WhichOneofReturnType__steps: _TypeAlias = _typing.Literal["steps"]  # noqa: Y015
+    _WhichOneofArgType__steps: _TypeAlias = _typing.Literal["_steps", b"_steps"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__candidate_return) -> _WhichOneofReturnType__candidate_return | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__highest_difference) -> _WhichOneofReturnType__highest_difference | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__incumbent_return) -> _WhichOneofReturnType__incumbent_return | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__lowest_difference) -> _WhichOneofReturnType__lowest_difference | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__promote_above) -> _WhichOneofReturnType__promote_above | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reject_below) -> _WhichOneofReturnType__reject_below | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__starts) -> _WhichOneofReturnType__starts | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__steps) -> _WhichOneofReturnType__steps | None: ...
+
+Global___Gate: _TypeAlias = Gate  # noqa: Y015
+
+@_typing.final
 class PolicyVersion(_message.Message):
     """Immutable: weights with the policy context they act under, and where both came from."""
 
@@ -512,6 +603,7 @@ class PolicyVersion(_message.Message):
     CONFIGURATION_JSON_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     CHECKPOINT_FIELD_NUMBER: _builtins.int
+    GATE_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """1, 2, 3, ... within the session."""
     parent: _builtins.int
@@ -544,6 +636,10 @@ class PolicyVersion(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was published."""
 
+    @_builtins.property
+    def gate(self) -> Global___Gate:
+        """What the gate saw; unset where it did not judge."""
+
     def __init__(
         self,
         *,
@@ -561,13 +657,19 @@ class PolicyVersion(_message.Message):
         configuration_json: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         checkpoint: _builtins.str = ...,
+        gate: Global___Gate | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "create_time", b"create_time", "seed", b"seed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_gate", b"_gate", "_seed", b"_seed", "create_time", b"create_time", "gate", b"gate", "seed", b"seed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "checkpoint", b"checkpoint", "checkpoint_hash", b"checkpoint_hash", "configuration_json", b"configuration_json", "create_time", b"create_time", "model_context_number", b"model_context_number", "number", b"number", "operation_id", b"operation_id", "origin", b"origin", "parent", b"parent", "policy_context", b"policy_context", "promotion", b"promotion", "seed", b"seed", "transitions_used", b"transitions_used", "weights_hash", b"weights_hash"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gate", b"_gate", "_seed", b"_seed", "checkpoint", b"checkpoint", "checkpoint_hash", b"checkpoint_hash", "configuration_json", b"configuration_json", "create_time", b"create_time", "gate", b"gate", "model_context_number", b"model_context_number", "number", b"number", "operation_id", b"operation_id", "origin", b"origin", "parent", b"parent", "policy_context", b"policy_context", "promotion", b"promotion", "seed", b"seed", "transitions_used", b"transitions_used", "weights_hash", b"weights_hash"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__gate: _TypeAlias = _typing.Literal["gate"]  # noqa: Y015
+    _WhichOneofArgType__gate: _TypeAlias = _typing.Literal["_gate", b"_gate"]  # noqa: Y015
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gate) -> _WhichOneofReturnType__gate | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
 
 Global___PolicyVersion: _TypeAlias = PolicyVersion  # noqa: Y015

@@ -1,0 +1,42 @@
+"""What a checkpoint knows of its own errors, measured on training tasks in the simulator before it is served.
+
+Kept in the manifest; a checkpoint without it is served all the same, ungated and without percentiles.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+
+@dataclass(frozen=True)
+class GateThresholds:
+    """Differences of imagined return, candidate less incumbent, that chance and the model's errors do not explain."""
+
+    promote_above: float
+    """At least 0. Of the calibration's candidates that were truly worse, at most 5% lie above it."""
+    reject_below: float
+    """At most 0. Of those that were truly better, at most 5% lie below it."""
+    candidates: int
+    """That it was measured on."""
+
+    def __post_init__(self) -> None:
+        if not self.reject_below <= 0.0 <= self.promote_above:
+            raise ValueError(
+                f"expected reject_below <= 0 <= promote_above, came {self.reject_below} and {self.promote_above}"
+            )
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """All of it."""
+
+    gate: GateThresholds
+
+    def to_json(self) -> dict[str, Any]:
+        return {"gate": vars(self.gate)}
+
+    @classmethod
+    def from_json(cls, tree: dict[str, Any]) -> Self:
+        """Raises: ValueError, TypeError, KeyError: what does not fit."""
+        return cls(GateThresholds(**tree["gate"]))
