@@ -58,6 +58,7 @@ _VEL = Family(
     tuple(vel_task(v) for v in (0.5, 1.0, 1.5, 2.0, 2.5)),
     OBSERVATIONS,
     JOINTS,
+    calibration_tasks=tuple(vel_task(v) for v in (0.3, 0.8, 1.2, 1.7, 2.2, 2.7)),
     batched=batched_cheetahs,
 )
 register(_VEL)
@@ -78,5 +79,8 @@ register(
         varies="dynamics",
         train_tasks=_negated_train,
         test_tasks=tuple(negated_task((*joints, 5)) for joints in itertools.combinations(range(5), 2)),
+        calibration_tasks=tuple(
+            negated_task(joints) for joints in ((0, 1, 2), (1, 3, 4), (5,), (0, 5), (2, 5), (4, 5))
+        ),
     )
 )

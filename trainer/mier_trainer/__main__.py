@@ -108,12 +108,12 @@ def calibrate_checkpoint(
     episodes: int = 10,
     family: str | None = None,
 ) -> None:
-    """Give a checkpoint the gate that judges fine-tuned policies, calibrated on training tasks in the simulator.
+    """Give a checkpoint the gate that judges fine-tuned policies, calibrated in the simulator.
 
     Args:
         checkpoint: folder of a checkpoint; it is rewritten.
-        tasks: training tasks to measure on.
-        steps: regression steps of each of the gate's networks.
+        tasks: at most so many of the family's calibration tasks.
+        steps: regression steps of each of the gate's networks; a gate that is there already is kept.
         seed: of everything random.
         episodes: deterministic episodes that measure a candidate's true return.
         family: module:name of your own family (default: the study's of the checkpoint's own name).

@@ -1,4 +1,4 @@
-"""What a checkpoint should know of its own errors, measured on training tasks in the simulator."""
+"""What a checkpoint should know of its own errors, measured in the simulator on tasks that are not its test tasks."""
 
 from __future__ import annotations
 

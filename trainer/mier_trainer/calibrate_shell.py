@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -18,6 +19,8 @@ from mier_trainer.model_card import model_card
 from mier_trainer.progress import progress_bar
 from mier_trainer.run_folder import provenance, write_atomically
 
+CALIBRATION = "calibration.jsonl"
+"""Every candidate that the thresholds come from; of the folder, not of the checkpoint."""
 _MADE = ("format", "name", "spec", "configuration", "training_tasks", "sha256")
 """What `encode` writes into a manifest by itself."""
 
@@ -26,14 +29,15 @@ def calibrate(path: Path, family: Family, *, tasks: int, steps: int, seed: int, 
     """Rewrite the checkpoint in `path` with a gate of its own and the thresholds that were measured.
 
     Args:
-        tasks: training tasks, drawn with a seed that training did not have.
-        steps: of regression of each of the gate's networks.
+        tasks: at most so many of the family's calibration tasks.
+        steps: of regression of each of the gate's networks; a gate that is there already is kept.
     """
-    checkpoint = load(path)
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16_pays(torch.device("cpu")), cache_enabled=False):
-        agent = fit_gate(checkpoint, steps, seed)
+    checkpoint, agent = load(path), load(path).agent
+    if agent.gate_model is None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16_pays(torch.device("cpu")), cache_enabled=False):
+            agent = fit_gate(checkpoint, steps, seed)
     gated = Checkpoint(checkpoint.manifest, agent.freeze(), checkpoint.relabel_buffer, checkpoint.hash)
-    drawn = family.train_tasks(checkpoint.manifest["seed"] + 1)[:tasks]
+    drawn = (family.calibration_tasks or family.train_tasks(checkpoint.manifest["seed"] + 1))[:tasks]
     trials: list[Trial] = []
     with progress_bar(f"{checkpoint.name} calibration", len(drawn), 0) as advance:
         for number, task in enumerate(drawn):
@@ -49,5 +53,7 @@ def calibrate(path: Path, family: Family, *, tasks: int, steps: int, seed: int, 
     decode(files)  # what cannot be read again must not replace what can
     for name, data in files.items():
         write_atomically(path / name, data)
+    rows = "".join(json.dumps(trial.to_json()) + "\n" for trial in trials)
+    write_atomically(path / CALIBRATION, rows.encode())
     (path / "README.md").write_text(model_card(load(path)))
     return found
