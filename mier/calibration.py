@@ -1,6 +1,6 @@
-"""What a checkpoint knows of its own errors, measured on training tasks in the simulator before it is served.
+"""What a checkpoint knows of its own errors, measured in the simulator before it is served.
 
-Kept in the manifest; a checkpoint without it is served all the same, ungated and without percentiles.
+Kept in the manifest; a checkpoint without it is served all the same, ungated.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 Two contexts are kept apart. The *model context* is what adaptation infers from data. A *policy version* pins weights
 and its own policy context. While the session acts on the checkpoint's weights, a new model context makes a new version
 of the same weights under that context (far out of distribution, under the best known behaviour's: `mier.warm_start`);
-once fine-tuned, `adapt` moves the model context only, and acting changes by a new version only.
+once fine-tuned, `adapt` moves the model context only, and acting changes by a new version only: by one that the gate
+promotes, where the checkpoint has a gate.
 
 The trainer's evaluation runs this loop; the service keeps the same state in its store and calls the same functions.
 """
@@ -21,6 +22,7 @@ from mier.checkpoint import Checkpoint
 from mier.config import FineTuneConfig
 from mier.exploration import noise
 from mier.finetune import FineTune
+from mier.gate import Verdict, compare
 from mier.types import Transitions
 from mier.warm_start import policy_context_after
 from mier.weights import PolicyWeights
@@ -96,6 +98,20 @@ class Session:
             config or self.checkpoint.agent.configuration.finetune,
             self.seed if seed is None else seed,
         )
+
+    def propose(self, weights: PolicyWeights) -> Verdict | None:
+        """Publish fine-tuned weights unless the gate has doubts; its verdict, None where there is no gate.
+
+        Raises:
+            InsufficientData: too few transitions for the gate.
+        """
+        verdict = None
+        if (calibration := self.checkpoint.calibration) is not None:
+            found = compare(self.checkpoint, self.active.weights, weights, self._observed())
+            verdict = found.verdict(calibration.gate)
+        if verdict in (None, Verdict.PROMOTE):
+            self.publish(weights)
+        return verdict
 
     def publish(self, weights: PolicyWeights) -> PolicyVersion:
         """Make fine-tuned weights the active version."""

@@ -49,8 +49,8 @@ class Family:
     healthy_ranges: tuple[tuple[int, float, float], ...] = ()
     """(observation entry, low, high): outside is a fall, which ends an episode. What the model needs to know of it."""
     calibration_tasks: tuple[Task, ...] = ()
-    """What a checkpoint's knowledge of its own errors is measured on: some like the training tasks, some beyond, none of
-    the test tasks. Empty: training tasks of another seed."""
+    """What a checkpoint's knowledge of its own errors is measured on: some like the training tasks, some beyond, none a
+    test task. Empty: training tasks of another seed."""
     batched: Callable[[list[Task]], Batch] | None = None
     """Many environments in one call, equal to single ones; None: one after the other."""
 

@@ -69,18 +69,18 @@ def evaluate_task(
         generator = torch.Generator().manual_seed(1000 * seed + number)
         found, adapt_s = two_trajectories(session, family, task, rng, generator)
         real_steps += _TRAJECTORIES * checkpoint.spec.horizon_steps
-        nlls: dict[str, Any] = {
+        found_out: dict[str, Any] = {
             "nll_before": round(found.nll_before, 4),
             "nll_after": round(found.nll_after, 4),
             "ood_score": round(found.ood_score, 3),
             "adapt_s": round(adapt_s, 4),
         }
         if number == 1:
-            yield from rows("context_adapted", round=number, **nlls)
+            yield from rows("context_adapted", round=number, **found_out)
         watch = time.perf_counter()
         tuned = session.start_finetune(config, seed=seed)
         seconds = adapt_s + time.perf_counter() - watch
-        nlls["nll_model"] = round(tuned.heldout_nll, 4)
+        found_out["nll_model"] = round(tuned.heldout_nll, 4)
         while not tuned.done:
             before, watch = tuned.updates_done, time.perf_counter()
             metrics = tuned.run(_CHUNK_UPDATES)
@@ -88,8 +88,9 @@ def evaluate_task(
             on_update(metrics.updates_done - before)
             if number == 1 and curve_every and metrics.updates_done % curve_every == 0:
                 yield from curve(tuned, round(seconds, 2))
-        session.publish(tuned.result())
-        yield from rows("finetuned", round=number, updates=config.updates, seconds=round(seconds, 2), **nlls)
+        verdict = session.propose(tuned.result())
+        found_out["gate"] = verdict.value if verdict else "ungated"
+        yield from rows("finetuned", round=number, updates=config.updates, seconds=round(seconds, 2), **found_out)
 
 
 def context_returns(

@@ -21,6 +21,7 @@ from mier_trainer.intervals import mean_interval
 
 _STAGES = 5
 """Of which the first is left out: there the critic alone has learned."""
+_BROKEN_UPDATES = 400
 _NOISE = (0.003, 0.01, 0.03)
 """Standard deviations of what is added to a policy's weights, in those of each weight matrix."""
 _SCALES = (0.8, 0.9, 1.1)
@@ -77,7 +78,7 @@ def _candidates(session: Session, seed: int, broken: bool) -> Iterator[tuple[str
     yield from _stages("own-data", session, replace(config, updates=config.updates // 2, cross_task=False), seed)
     if broken:
         rate = config.learning_rate
-        short = replace(config, updates=400, final_rate=1.0)
+        short = replace(config, updates=min(_BROKEN_UPDATES, config.updates), final_rate=1.0)
         yield from _stages("hot", session, replace(short, learning_rate=10.0 * rate), seed)
         yield from _stages("hasty", session, replace(short, learning_rate=3.0 * rate, critic_only_updates=0), seed)
     generator = torch.Generator().manual_seed(seed)
