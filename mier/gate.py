@@ -11,12 +11,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from mier.adaptation import InsufficientData, adapt, split_holdout
+from mier.agent import Agent
 from mier.calibration import GateThresholds
 from mier.checkpoint import Checkpoint
 from mier.judge import Judge
@@ -60,43 +61,64 @@ class Comparison:
         return {name: value if math.isfinite(value) else None for name, value in vars(self).items()}
 
 
+@dataclass(frozen=True)
+class Gate:
+    """The worlds of one task."""
+
+    agent: Agent
+    judges: tuple[Judge, ...]
+    """One a world, all from the same starts."""
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, transitions: Transitions) -> Self:
+        """Adapted to transitions [n, dim] of the task.
+
+        Raises:
+            InsufficientData: too few held-out transitions to adapt a world to.
+            ValueError: the checkpoint has no gate.
+        """
+        agent = checkpoint.agent
+        model, config = agent.gate_model, agent.configuration.adapt
+        if model is None:
+            raise ValueError(f"checkpoint '{checkpoint.name}' has no gate; mier-train calibrate gives it one")
+        parts = split_holdout(transitions, config.holdout_fraction)
+        if (held := parts[1].size) < config.min_transitions:
+            raise InsufficientData(
+                f"the gate needs at least {config.min_transitions} held-out transitions, came {held}; submit more"
+            )
+
+        def judge(rows: Transitions) -> Judge:
+            context = torch.from_numpy(adapt(model, rows, config, agent.training_contexts).context)
+            world = World(checkpoint.spec, model, context, agent.gate_dynamics)
+            return Judge.of(checkpoint, world, transitions, checkpoint.spec.horizon_steps)
+
+        return cls(agent, tuple(judge(rows) for rows in parts))
+
+    def returns(self, weights: PolicyWeights) -> Tensor:
+        """Imagined returns [worlds, starts] of a policy; -inf where a world blew up."""
+        policy, context = weights.load_policy(self.agent), torch.from_numpy(weights.context)
+        return torch.stack([judge.returns(policy, context) for judge in self.judges])
+
+    def compare(self, incumbent: Tensor, candidate: Tensor) -> Comparison:
+        """Of `returns` of both."""
+        difference = candidate - incumbent
+        bounds = [_bounds(of_world) for of_world in difference]
+        return Comparison(
+            incumbent.mean().item(),
+            candidate.mean().item(),
+            min(low for low, _ in bounds),
+            max(high for _, high in bounds),
+            difference.shape[1],
+            self.judges[0].steps,
+        )
+
+
 def compare(
     checkpoint: Checkpoint, incumbent: PolicyWeights, candidate: PolicyWeights, transitions: Transitions
 ) -> Comparison:
-    """Candidate and incumbent in the worlds of transitions [n, dim] of the task.
-
-    Raises:
-        InsufficientData: too few held-out transitions to adapt a world to.
-        ValueError: the checkpoint has no gate.
-    """
-    agent, steps = checkpoint.agent, checkpoint.spec.horizon_steps
-    config = agent.configuration.adapt
-    if agent.gate_model is None:
-        raise ValueError(f"checkpoint '{checkpoint.name}' has no gate; mier-train calibrate gives it one")
-    parts = split_holdout(transitions, config.holdout_fraction)
-    if (held := parts[1].size) < config.min_transitions:
-        raise InsufficientData(
-            f"the gate needs at least {config.min_transitions} held-out transitions, came {held}; submit more"
-        )
-    returns = []
-    for rows in parts:
-        context = torch.from_numpy(adapt(agent.gate_model, rows, config, agent.training_contexts).context)
-        world = World(checkpoint.spec, agent.gate_model, context, agent.gate_dynamics)
-        judge = Judge.of(checkpoint, world, transitions, steps)
-        returns.append(
-            [judge.returns(w.load_policy(agent), torch.from_numpy(w.context)) for w in (incumbent, candidate)]
-        )
-    before, after = (torch.stack(each) for each in zip(*returns, strict=True))
-    difference = after - before
-    bounds = [_bounds(of_world) for of_world in difference]
-    return Comparison(
-        before.mean().item(),
-        after.mean().item(),
-        min(low for low, _ in bounds),
-        max(high for _, high in bounds),
-        difference.shape[1],
-        steps,
-    )
+    """`Gate.of` the checkpoint for transitions [n, dim] of a task, and its comparison of two policies; raises as it."""
+    gate = Gate.of(checkpoint, transitions)
+    return gate.compare(gate.returns(incumbent), gate.returns(candidate))
 
 
 def _bounds(difference: Tensor) -> tuple[float, float]:

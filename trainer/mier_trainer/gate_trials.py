@@ -12,7 +12,7 @@ import torch
 from mier.checkpoint import Checkpoint
 from mier.config import FineTuneConfig
 from mier.finetune import FineTune
-from mier.gate import Comparison, compare
+from mier.gate import Comparison, Gate
 from mier.session import Session
 from mier.weights import PolicyWeights
 from mier_envs.families import Family, Task
@@ -65,10 +65,11 @@ def gate_trials(
         trial.publish(weights)
         return play(trial, family, [task] * episodes, np.random.default_rng(EVALUATION_SEED), None).returns().numpy()
 
-    before = true_returns(incumbent)
+    gate = Gate.of(checkpoint, transitions)
+    imagined, before = gate.returns(incumbent), true_returns(incumbent)
     for name, weights in _candidates(session, seed, broken):
         true = mean_interval((true_returns(weights) - before).tolist())
-        comparison = compare(checkpoint, incumbent, weights, transitions)
+        comparison = gate.compare(imagined, gate.returns(weights))
         yield Trial(task.name, seed, name, comparison, true.mean, true.low, true.high)
 
 
