@@ -99,6 +99,7 @@ def summarise(table: Sequence[Row], tasks: Sequence[Task]) -> list[Row]:
             "seeds": [row["seed"] for row in mine],
             "episodes_per_seed": len(mine[0]["episode_returns"]["unadapted"]),
             "oracle": mine[0]["oracle"],
+            "promotions": [one["promotion"] for row in mine for one in row["rounds"]],
         }
         for stage in ("unadapted", "context_adapted", "finetuned"):
             entry[stage] = asdict(mean_interval([row["episode_returns"][stage] for row in mine]))

@@ -15,7 +15,18 @@ from typing import Protocol
 
 import numpy as np
 
-from mier_client import Acting, Adapted, Client, EnvironmentSpec, HealthyRange, OperationState, Session, Varies
+from mier_client import (
+    Acting,
+    Adapted,
+    Client,
+    EnvironmentSpec,
+    HealthyRange,
+    Operation,
+    OperationState,
+    PolicyVersion,
+    Session,
+    Varies,
+)
 from mier_envs.families import Family, Task
 from mier_mujoco.episodes import Chosen, Episode, FloatArray, Purpose, run_episode, starting_seed
 from mier_mujoco.rows import Round, Stage, TaskResult
@@ -128,7 +139,8 @@ class _Robot:
                 returns, adapted = self._collect(label)
                 if context_adapted is None:
                     context_adapted = self._evaluate("context-adapted")
-                updates, seconds = self._finetune(label)
+                made, seconds = self._finetune(label)
+                version = self._version(made.result_version)
                 found = adapted.model_context
                 rounds.append(
                     Round(
@@ -138,8 +150,10 @@ class _Robot:
                         heldout_nll_after=found.heldout_nll_after,
                         ood_score=found.ood_score,
                         adapt_ms=adapted.elapsed_ms,
-                        finetune_updates=updates,
+                        finetune_updates=made.updates_done,
                         finetune_seconds=seconds,
+                        promotion=version.promotion.value,
+                        gate=version.gate.reason if version.gate else None,
                         finetuned=self._evaluate(f"{label}fine-tuned"),
                     )
                 )
@@ -189,8 +203,8 @@ class _Robot:
             raise RuntimeError(f"stage {stage}: expected one policy version throughout, got {sorted(versions)}")
         return Stage(versions.pop(), tuple(returns))
 
-    def _finetune(self, label: str) -> tuple[int, float]:
-        """Fine-tunes in the background and waits; the updates made, and the seconds it took."""
+    def _finetune(self, label: str) -> tuple[Operation, float]:
+        """Fine-tunes in the background and waits; how it ended, and the seconds it took."""
         started = time.monotonic()
         operation = self._client.finetune(self._session.id, updates=self._plan.updates, seed=self._plan.seed)
         self._progress.phase(f"{label}fine-tuning (waiting for a worker)", 1)
@@ -202,7 +216,10 @@ class _Robot:
                 self._progress.phase(f"{label}fine-tuning by relabelling", total)
             self._progress.advance(state.updates_done)
         finished = self._client.wait_operation(operation.id)
-        return finished.updates_done, time.monotonic() - started
+        return finished, time.monotonic() - started
+
+    def _version(self, number: int | None) -> PolicyVersion:
+        return next(version for version in self._client.list_versions(self._session.id) if version.number == number)
 
     def _episode(self, purpose: Purpose, index: int, episode: int, done: int) -> Episode:
         def on_step() -> None:

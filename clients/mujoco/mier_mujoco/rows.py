@@ -33,6 +33,10 @@ class Round:
     finetune_updates: int
     finetune_seconds: float
     """From asking for the fine-tune to its end, waiting in the service's queue included."""
+    promotion: str
+    """How the service's gate judged it; what acted before goes on acting unless it was promoted, or not gated."""
+    gate: str | None
+    """What that verdict rests on."""
     finetuned: Stage
 
 

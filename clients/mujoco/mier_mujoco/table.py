@@ -17,7 +17,8 @@ def summary_table(summary: Sequence[dict[str, Any]], title: str) -> Table:
         title=title,
         title_justify="left",
         caption=f"difference: fine-tuned minus context-adapted, with its 95% interval over {over}\n"
-        "gain: share of the way from unadapted to oracle, context-adapted → fine-tuned",
+        "gain: share of the way from unadapted to oracle, context-adapted → fine-tuned\n"
+        f"{_gate([promotion for entry in summary for promotion in entry['promotions']])}",
         caption_justify="left",
     )
     table.add_column("task", no_wrap=True)
@@ -32,6 +33,13 @@ def summary_table(summary: Sequence[dict[str, Any]], title: str) -> Table:
             _gains(entry["normalised_gain_context_adapted"], entry["normalised_gain_finetuned"]),
         )
     return table
+
+
+def _gate(promotions: Sequence[str]) -> str:
+    acting = sum(promotion in ("promoted", "ungated") for promotion in promotions)
+    if "ungated" in promotions:
+        return f"gate: none, {acting} fine-tuned policies acted unjudged"
+    return f"gate: promoted {acting} of {len(promotions)} fine-tuned policies; elsewhere what acted went on acting"
 
 
 def _interval(difference: dict[str, Any]) -> str:
