@@ -45,10 +45,7 @@ def calibrate(path: Path, family: Family, *, tasks: int, steps: int, seed: int, 
             advance(1, task.name)
     found = Calibration(gate_thresholds(trials))
     facts = {key: value for key, value in checkpoint.manifest.items() if key not in _MADE}
-    facts |= {
-        "calibration": found.to_json(),
-        "calibrated": provenance(seed) | {"trials": [t.to_json() for t in trials]},
-    }
+    facts |= {"calibration": found.to_json(), "calibrated": provenance(seed)}
     files = encode(agent, checkpoint.relabel_buffer, checkpoint.name, facts)
     decode(files)  # what cannot be read again must not replace what can
     for name, data in files.items():

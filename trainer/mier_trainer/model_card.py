@@ -31,6 +31,7 @@ def model_card(checkpoint: Checkpoint) -> str:
         f"{c.model.context_dim} context dims{', action gate' if c.model.action_gate else ''} |",
         f"| parameters | {', '.join(f'{name} {count:,}' for name, count in parameters.items())} |",
         f"| relabel buffer | {len(buffer.task):,} episodes, {buffer.size:,} transitions, float16 |",
+        f"| gate | {_gate(checkpoint)} |",
         f"| seed | {m['seed']} |",
         f"| versions | {', '.join(f'{k} {v}' for k, v in m['versions'].items())} |",
         f"| hash | `{checkpoint.hash}` |",
@@ -47,6 +48,16 @@ def model_card(checkpoint: Checkpoint) -> str:
     ]
     lines += [_row(kind, row) for kind, rows in m["returns"].items() for row in rows]
     return "\n".join([*lines, "", "## Limits", "", _limits(checkpoint), ""])
+
+
+def _gate(checkpoint: Checkpoint) -> str:
+    if (calibration := checkpoint.calibration) is None:
+        return "none: fine-tuned policies act unjudged (`mier-train calibrate` gives it one)"
+    gate = calibration.gate
+    return (
+        f"promotes what is better by more than {gate.promote_above:.1f} in imagined return, rejects what is worse by more "
+        f"than {-gate.reject_below:.1f}; calibrated on {gate.candidates} candidates ([calibration.jsonl](calibration.jsonl))"
+    )
 
 
 def _row(kind: str, row: dict[str, Any]) -> str:
