@@ -21,7 +21,8 @@ from mier_service.logs import configure_logs
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Serves until SIGTERM or SIGINT; then drains and exits with 0."""
+    """Serves until SIGTERM or SIGINT; then drains and exits with 0. With 1 where a part of it failed, with 2 where it
+    could not start."""
     try:
         config = CliApp.run(ServeConfig, cli_args=sys.argv[1:] if arguments is None else arguments)
     except ValidationError as error:
@@ -42,11 +43,10 @@ async def _serve(config: ServeConfig) -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, service.stop)
-        await service.run()
+        return await service.run()
     except CannotStart as error:
         print(f"mier-serve: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
 if __name__ == "__main__":

@@ -164,8 +164,8 @@ class Service:
         """Asks `run` to end in good order."""
         self._stop.set()
 
-    async def run(self) -> None:
-        """Serves until `stop`. Raises `CannotStart`."""
+    async def run(self) -> int:
+        """Serves until `stop`; the exit status: 1 where it ended by a fault of its own. Raises `CannotStart`."""
         torch.set_num_threads(1)
         quiet_exporter()
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
@@ -175,30 +175,34 @@ class Service:
             grpc_port = await self._grpc.start(url_host(self._config.host), self._tls)
         except (OSError, ServiceError) as error:
             raise CannotStart(error.detail if isinstance(error, ServiceError) else str(error)) from error
-        http = asyncio.create_task(self._http.serve([http_socket]))
-        poller = asyncio.create_task(self._poller.run())
-        keys = asyncio.create_task(keep_current(self._gate, self._poll_pool, self._config.poll_every_s))
-        upkeep = asyncio.create_task(self._retention.run())
-        catching_up = asyncio.create_task(self._acting.catch_up(_CATCH_UP_EVERY_S))
+        http = asyncio.create_task(self._http.serve([http_socket]), name="http")
+        background = [
+            asyncio.create_task(self._poller.run(), name="poller"),
+            asyncio.create_task(keep_current(self._gate, self._poll_pool, self._config.poll_every_s), name="keys"),
+            asyncio.create_task(self._retention.run(), name="upkeep"),
+            asyncio.create_task(self._acting.catch_up(_CATCH_UP_EVERY_S), name="catching_up"),
+        ]
         if not self._stop.is_set():  # it may have been asked to end while it prepared
             self._workers.start()
             await self._set_ready(True)
             self._announce(http_socket.getsockname()[1], grpc_port)
         stop = asyncio.create_task(self._stop.wait())
-        await asyncio.wait((stop, http, poller, keys, upkeep), return_when=asyncio.FIRST_COMPLETED)
+        ended, _ = await asyncio.wait((stop, http, *background), return_when=asyncio.FIRST_COMPLETED)
+        status = _status(ended - {stop})
         await self._drain(http)
         stop.cancel()
         try:
             async with asyncio.timeout(_CLOSE_WITHIN_S):
-                await self._close((upkeep, poller, keys, catching_up))
+                await self._close(background)
         except TimeoutError:
             # A thread that computes cannot be stopped. Whatever was acknowledged is on disk; the rest was not.
             _log.warning("stopped_while_computing", waited_s=_CLOSE_WITHIN_S)
-            end_now(0)
+            end_now(status)
         self._lock.close()
         _log.info("stopped")
+        return status
 
-    async def _close(self, tasks: tuple[asyncio.Task[None], ...]) -> None:
+    async def _close(self, tasks: list[asyncio.Task[None]]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -256,6 +260,14 @@ class Service:
         await asyncio.gather(
             http, self._grpc.stop(self._config.drain_within_s), self._workers.stop(), return_exceptions=True
         )
+
+
+def _status(ended: set[asyncio.Task[Any]]) -> int:
+    """1 if a part that serves until it is stopped ended by itself; says which, and why."""
+    for task in ended:
+        # Without it the service would go on half alive: fine-tunes unseen, revoked keys let in.
+        _log.error("part_ended", part=task.get_name(), exc_info=task.exception())
+    return 1 if ended else 0
 
 
 def _refresher(acting: Acting) -> Callable[[str], Awaitable[None]]:

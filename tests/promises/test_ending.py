@@ -115,3 +115,22 @@ def alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def test_a_part_that_fails_ends_the_service_and_says_so(checkpoints: Path, tmp_path: Path) -> None:
+    """A row that no release writes stops the look at what workers did; half alive, no fine-tune would be seen to end.
+
+    Seen to fail before it was mended: the service drained, and ended with 0 and no word of why."""
+    server = Server(checkpoints, tmp_path / "data")
+    transport = connect(server, "grpc")
+    session = transport.create_session(REWARD, 0, None, "", CALL_S)
+    submit(transport, session, batch(40))
+    asked = transport.finetune(session.id, 1_000_000, 0, "", CALL_S)
+    with closing(sqlite3.connect(tmp_path / "data" / "mier.sqlite3")) as c:
+        c.execute("UPDATE operations SET state = 'nonsense', revision = revision + 1 WHERE id = ?", (asked.id,))
+        c.commit()
+    assert server.wait() == 1
+    transport.close()
+    (line,) = [line for line in server.log().splitlines() if "part_ended" in line]
+    assert "poller" in line
+    assert "nonsense" in line

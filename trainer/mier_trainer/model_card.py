@@ -55,8 +55,9 @@ def _gate(checkpoint: Checkpoint) -> str:
         return "none: fine-tuned policies act unjudged (`mier-train calibrate` gives it one)"
     gate = calibration.gate
     return (
-        f"promotes what is better by more than {gate.promote_above:.1f} in imagined return, rejects what is worse by more "
-        f"than {-gate.reject_below:.1f}; calibrated on {gate.candidates} candidates ([calibration.jsonl](calibration.jsonl))"
+        f"promotes what is better by more than {gate.promote_above:.1f} in imagined return, rejects what is worse by "
+        f"more than {abs(gate.reject_below):.1f}; calibrated on {gate.candidates} candidates "
+        "([calibration.jsonl](calibration.jsonl))"
     )
 
 
