@@ -35,7 +35,10 @@ def test_an_evaluation_leaves_rows_and_a_picture(url: str, tmp_path: Path) -> No
         assert row["checkpoint"] == FAMILY
         assert row["seed"] == 0
         assert row["versions"]["mujoco"]
-        assert row["policy_versions"] == {"unadapted": 1, "context_adapted": 3, "finetuned": 4}
+        (judged,) = row["rounds"]
+        tuned = 4 if judged["promotion"] == "promoted" else 3
+        assert judged["gate"].startswith("imagined returns: ")
+        assert row["policy_versions"] == {"unadapted": 1, "context_adapted": 3, "finetuned": tuned}
         assert row["real_steps"] == 400
         assert row["finetune_updates"] == [UPDATES]
         assert all(len(returns) == 2 for returns in row["episode_returns"].values())
@@ -77,19 +80,24 @@ def test_lineage_tells_how_each_version_came_to_act(client: Client) -> None:
     finished = client.wait_operation(client.finetune(session.id, updates=UPDATES, seed=1).id)
     again = client.adapt(session.id)
     assert finished.result_version == 3
-    assert not again.published  # once fine-tuned, adapting moves the model context only
+    versions = list(client.list_versions(session.id))
+    promoted = versions[2].promotion is Promotion.PROMOTED
+    assert again.published is not promoted  # once fine-tuned, adapting moves the model context only
     assert again.model_context.number == adapted.model_context.number + 1
 
-    versions = list(client.list_versions(session.id))
-    assert [(v.number, v.parent, v.origin) for v in versions] == [
+    assert [(v.number, v.parent, v.origin) for v in versions[:3]] == [
         (1, 0, VersionOrigin.CHECKPOINT),
         (2, 1, VersionOrigin.ADAPT),
         (3, 2, VersionOrigin.FINE_TUNE),
     ]
-    assert {v.promotion for v in versions} == {Promotion.UNGATED}
+    assert [v.promotion for v in versions[:2]] == [Promotion.UNGATED] * 2
+    gate = versions[2].gate
+    assert gate is not None
+    assert None not in (gate.lowest_difference, gate.highest_difference)
+    assert promoted is (gate.lowest_difference > gate.promote_above)  # type: ignore[operator]
     assert versions[0].weights_hash == versions[1].weights_hash != versions[2].weights_hash
     assert versions[2].operation_id == finished.id
     assert versions[2].seed == 1
-    assert client.get_session(session.id).active_version == 3
+    assert client.get_session(session.id).active_version == (3 if promoted else 4)
     environment.close()
     client.delete_session(session.id)
