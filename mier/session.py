@@ -106,9 +106,9 @@ class Session:
             InsufficientData: too few transitions for the gate.
         """
         verdict = None
-        if (calibration := self.checkpoint.calibration) is not None:
+        if (thresholds := self.checkpoint.calibration.gate) is not None:
             found = compare(self.checkpoint, self.active.weights, weights, self._observed())
-            verdict = found.verdict(calibration.gate)
+            verdict = found.verdict(thresholds)
         if verdict in (None, Verdict.PROMOTE):
             self.publish(weights)
         return verdict

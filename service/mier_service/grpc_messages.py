@@ -118,6 +118,7 @@ def model_context(value: v.ModelContextValue) -> pb.ModelContext:
         transitions_used=value.transitions_used,
         window=window_message(value.window),
         create_time=_time(value.create_time.timestamp()),
+        ood_percentile=value.ood_percentile,
     )
 
 
@@ -228,7 +229,12 @@ def act_call(message: pb.ActRequest) -> ActCall:
 def act_response(action: Action) -> pb.ActResponse:
     data = action.action.astype("<f4", copy=False).tobytes()
     tensor = pb.Tensor(shape=action.action.shape, data=data)
-    return pb.ActResponse(action=tensor, policy_version=action.policy_version, weights_hash=action.weights_hash)
+    return pb.ActResponse(
+        action=tensor,
+        policy_version=action.policy_version,
+        weights_hash=action.weights_hash,
+        ood_percentile=action.ood_percentile,
+    )
 
 
 def act_outcome(outcome: Action | ServiceError, request_id: str) -> pb.ActOutcome:

@@ -18,7 +18,17 @@ from mier_service.lineage import MAX_REASON_CHARACTERS
 from mier_service.offload import BoundedPool
 from mier_service.problems import from_pydantic
 from mier_service.recording import Submission
-from mier_service.values import EXAMPLE_HASH, EXAMPLE_ID, MAX_INDEX, MAX_SEED, WHOLE, Given, Value, WindowValue
+from mier_service.values import (
+    EXAMPLE_HASH,
+    EXAMPLE_ID,
+    MAX_INDEX,
+    MAX_SEED,
+    OOD_PERCENTILE,
+    WHOLE,
+    Given,
+    Value,
+    WindowValue,
+)
 
 JSON = "application/json"
 BINARY = "application/octet-stream"
@@ -179,6 +189,7 @@ class ActReply(Value):
     action: list[float] = Field(description="Environment units, within bounds. [action_dim]", examples=[[0.1, -0.4]])
     policy_version: int = Field(description="Version that chose it; send it back with the transition.", examples=[1])
     weights_hash: str = Field(description="SHA-256 of that version's weights.", examples=[EXAMPLE_HASH])
+    ood_percentile: float | None = Field(default=None, description=OOD_PERCENTILE, examples=[42.0])
 
 
 class OutcomeError(Value):

@@ -279,6 +279,8 @@ def _add_acting(router: APIRouter, core: GuardedCore, pool: BoundedPool) -> None
                 "Mier-Policy-Version": str(action.policy_version),
                 "Mier-Weights-Hash": action.weights_hash,
             }
+            if action.ood_percentile is not None:
+                headers["Mier-Ood-Percentile"] = str(action.ood_percentile)
             return Response(action.action.astype("<f4").tobytes(), 200, headers, BINARY)
         return JSONResponse(_reply(action))
 
@@ -302,6 +304,7 @@ def _reply(action: Action) -> dict[str, Any]:
         "action": action.action.tolist(),
         "policy_version": action.policy_version,
         "weights_hash": action.weights_hash,
+        "ood_percentile": action.ood_percentile,
     }
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from sqlalchemy import Connection
 
 from mier.adaptation import Adaptation, InsufficientData
+from mier.ood import OodReference
 from mier.types import Transitions
 from mier.warm_start import policy_context_after
 from mier_service import store_keys, store_operations, store_promotions, store_sessions, store_transitions
@@ -77,7 +78,8 @@ class Learning:
         require_window(window)
         retry = Retry.of(key, "Adapt", session_id, window.model_dump_json())
         value = await self._adapt_pool.run(self._adapt, session_id, window, retry)
-        await self._acting.refresh_if_older(session_id, value.active_version.number)
+        # Not only where a version was published: actions tell the newest context's percentile, too.
+        await self._acting.refresh_if_behind(session_id, value.active_version.number, value.model_context.number)
         return value
 
     async def fine_tune(self, session_id: str, updates: int | None, seed: int, key: str) -> OperationValue:
@@ -145,21 +147,22 @@ class Learning:
         with self._storage.once(retry, AdaptationValue) as write:
             if write.earlier is None:
                 require_same_checkpoint(write.c, session)
-                write.reply = self._record(write.c, session_id, window, found, own.tolist(), elapsed_ms)
+                now_s, reference = self._storage.clock(), held.checkpoint.calibration.ood
+                number = store_sessions.newest_model_context(write.c, session_id).number + 1
+                context = context_value(number, found, window, now_s, reference)
+                write.reply = self._record(write.c, session_id, context, own.tolist(), elapsed_ms)
         return write.result
 
     def _record(
         self,
         c: Connection,
         session_id: str,
-        window: WindowValue,
-        found: Adaptation,
+        context: ModelContextValue,
         policy_context: list[float],
         elapsed_ms: float,
     ) -> AdaptationValue:
         session = store_sessions.get_session(c, session_id)
         require_learning(session)  # it may have been paused while this was computed
-        context = context_value(session.model_context.number + 1, found, window, self._storage.clock())
         store_sessions.add_model_context(c, session_id, context)
         store_sessions.touch(c, {session_id}, context.create_time.timestamp())
         active, onnx_hash = store_sessions.get_version(c, session_id, session.active_version)
@@ -173,12 +176,12 @@ class Learning:
                     "model_context_number": context.number,
                     "origin": VersionOrigin.ADAPT,
                     "promotion": Promotion.UNGATED,
-                    "transitions_used": found.transitions_used,
+                    "transitions_used": context.transitions_used,
                     "create_time": context.create_time,
                 }
             )
             store_sessions.add_version(c, session_id, active, onnx_hash)
-            reason = f"adapted to {found.transitions_used} transitions"
+            reason = f"adapted to {context.transitions_used} transitions"
             why = Why(PromotionKind.PUBLISH, SERVICE, reason, context.create_time.timestamp())
             store_promotions.swap(c, session, active, why)
         return AdaptationValue(model_context=context, active_version=active, published=published, elapsed_ms=elapsed_ms)
@@ -302,7 +305,9 @@ def infer(held: HeldCheckpoint, transitions: Transitions) -> Adaptation:
     return found
 
 
-def context_value(number: int, found: Adaptation, window: WindowValue, now_s: float) -> ModelContextValue:
+def context_value(
+    number: int, found: Adaptation, window: WindowValue, now_s: float, reference: OodReference | None
+) -> ModelContextValue:
     """What was found, as the model context of that number."""
     return ModelContextValue(
         number=number,
@@ -313,6 +318,7 @@ def context_value(number: int, found: Adaptation, window: WindowValue, now_s: fl
         transitions_used=found.transitions_used,
         window=window,
         create_time=store_sessions.to_time(now_s),
+        ood_percentile=reference.percentile(found) if reference else None,
     )
 
 

@@ -104,7 +104,9 @@ class Moving:
         transitions = layout_of(session).transitions(rows)
         found = infer(held, transitions)
         own = policy_context_after(held.checkpoint, found, transitions)
-        return _Arrival(context_value(0, found, window, now_s), own.tolist(), VersionOrigin.ADAPT)
+        return _Arrival(
+            context_value(0, found, window, now_s, held.checkpoint.calibration.ood), own.tolist(), VersionOrigin.ADAPT
+        )
 
     def _record(self, c: Connection, session: SessionValue, held: HeldCheckpoint, arrival: _Arrival, why: Why) -> None:
         context = arrival.context.model_copy(update={"number": session.model_context.number + 1})

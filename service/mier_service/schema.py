@@ -66,6 +66,8 @@ model_contexts = Table(
     Column("transitions_used", Integer, nullable=False),
     Column("window_json", Text),
     Column("create_time_s", Float, nullable=False),
+    # 0 to 100; null where the checkpoint had nothing to compare with.
+    Column("ood_percentile", Float),
 )
 
 versions = Table(

@@ -74,6 +74,7 @@ def add_model_context(c: Connection, session_id: str, value: ModelContextValue) 
             transitions_used=value.transitions_used,
             window_json=value.window.model_dump_json() if value.window else None,
             create_time_s=value.create_time.timestamp(),
+            ood_percentile=value.ood_percentile,
         )
     )
 
@@ -217,6 +218,7 @@ def _model_context(row: Row[Any]) -> ModelContextValue:
         transitions_used=row.transitions_used,
         window=WindowValue.model_validate_json(row.window_json) if row.window_json else None,
         create_time=to_time(row.create_time_s),
+        ood_percentile=row.ood_percentile,
     )
 
 

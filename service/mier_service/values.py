@@ -97,6 +97,12 @@ class SessionState(StrEnum):
     PAUSED = "paused"
 
 
+OOD_PERCENTILE = (
+    "Where the task lies among tasks of the training distribution, by how strange they look: 0 to 100; from 95 on it "
+    "counts as out of distribution. Null for the prior, and where the checkpoint has nothing to compare with."
+)
+
+
 class ModelContextValue(Value):
     """What adaptation inferred about the task; apart from the policy context, which a version pins."""
 
@@ -112,6 +118,7 @@ class ModelContextValue(Value):
     transitions_used: int = Field(default=0, description="Transitions that the adaptation used.", examples=[400])
     window: WindowValue | None = Field(default=None, description="The window they were taken from; null for the prior.")
     create_time: datetime = Field(description="When it was inferred (UTC).")
+    ood_percentile: float | None = Field(default=None, description=OOD_PERCENTILE, examples=[42.0])
 
 
 class SessionValue(Value):

@@ -106,6 +106,7 @@ def model_context(message: pb.ModelContext) -> values.ModelContext:
         heldout_nll_after=message.heldout_nll_after if message.HasField("heldout_nll_after") else None,
         ood_score=message.ood_score if message.HasField("ood_score") else None,
         transitions_used=message.transitions_used,
+        ood_percentile=message.ood_percentile if message.HasField("ood_percentile") else None,
     )
 
 
@@ -173,7 +174,12 @@ def operation(message: pb.Operation) -> values.Operation:
 
 @reply("an action")
 def acted(message: pb.ActResponse) -> values.Acted:
-    return values.Acted(decode(message.action, "action", (None,)), message.policy_version, message.weights_hash)
+    return values.Acted(
+        decode(message.action, "action", (None,)),
+        message.policy_version,
+        message.weights_hash,
+        message.ood_percentile if message.HasField("ood_percentile") else None,
+    )
 
 
 def _environment(message: pb.EnvironmentSpec) -> values.EnvironmentSpec:

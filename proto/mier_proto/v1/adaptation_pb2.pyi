@@ -367,6 +367,7 @@ class ModelContext(_message.Message):
     TRANSITIONS_USED_FIELD_NUMBER: _builtins.int
     WINDOW_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    OOD_PERCENTILE_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """0 is the checkpoint's prior; each adaptation adds 1."""
     heldout_nll_before: _builtins.float
@@ -377,6 +378,10 @@ class ModelContext(_message.Message):
     """How unlike the training tasks this task looks; 0 is typical, larger is stranger; unset for the prior."""
     transitions_used: _builtins.int
     """Transitions that the adaptation used."""
+    ood_percentile: _builtins.float
+    """Where the task lies among tasks of the training distribution, by how strange they look: a percentile, 0 to 100; from 95 on
+    it counts as out of distribution. Unset for the prior, and where the checkpoint has nothing to compare with.
+    """
     @_builtins.property
     def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """The latent vector. [context_dim]"""
@@ -400,15 +405,18 @@ class ModelContext(_message.Message):
         transitions_used: _builtins.int = ...,
         window: Global___Window | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        ood_percentile: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_heldout_nll_after", b"_heldout_nll_after", "_heldout_nll_before", b"_heldout_nll_before", "_ood_score", b"_ood_score", "_window", b"_window", "create_time", b"create_time", "heldout_nll_after", b"heldout_nll_after", "heldout_nll_before", b"heldout_nll_before", "ood_score", b"ood_score", "window", b"window"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_heldout_nll_after", b"_heldout_nll_after", "_heldout_nll_before", b"_heldout_nll_before", "_ood_percentile", b"_ood_percentile", "_ood_score", b"_ood_score", "_window", b"_window", "create_time", b"create_time", "heldout_nll_after", b"heldout_nll_after", "heldout_nll_before", b"heldout_nll_before", "ood_percentile", b"ood_percentile", "ood_score", b"ood_score", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_heldout_nll_after", b"_heldout_nll_after", "_heldout_nll_before", b"_heldout_nll_before", "_ood_score", b"_ood_score", "_window", b"_window", "create_time", b"create_time", "heldout_nll_after", b"heldout_nll_after", "heldout_nll_before", b"heldout_nll_before", "number", b"number", "ood_score", b"ood_score", "transitions_used", b"transitions_used", "values", b"values", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_heldout_nll_after", b"_heldout_nll_after", "_heldout_nll_before", b"_heldout_nll_before", "_ood_percentile", b"_ood_percentile", "_ood_score", b"_ood_score", "_window", b"_window", "create_time", b"create_time", "heldout_nll_after", b"heldout_nll_after", "heldout_nll_before", b"heldout_nll_before", "number", b"number", "ood_percentile", b"ood_percentile", "ood_score", b"ood_score", "transitions_used", b"transitions_used", "values", b"values", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__heldout_nll_after: _TypeAlias = _typing.Literal["heldout_nll_after"]  # noqa: Y015
     _WhichOneofArgType__heldout_nll_after: _TypeAlias = _typing.Literal["_heldout_nll_after", b"_heldout_nll_after"]  # noqa: Y015
     _WhichOneofReturnType__heldout_nll_before: _TypeAlias = _typing.Literal["heldout_nll_before"]  # noqa: Y015
     _WhichOneofArgType__heldout_nll_before: _TypeAlias = _typing.Literal["_heldout_nll_before", b"_heldout_nll_before"]  # noqa: Y015
+    _WhichOneofReturnType__ood_percentile: _TypeAlias = _typing.Literal["ood_percentile"]  # noqa: Y015
+    _WhichOneofArgType__ood_percentile: _TypeAlias = _typing.Literal["_ood_percentile", b"_ood_percentile"]  # noqa: Y015
     _WhichOneofReturnType__ood_score: _TypeAlias = _typing.Literal["ood_score"]  # noqa: Y015
     _WhichOneofArgType__ood_score: _TypeAlias = _typing.Literal["_ood_score", b"_ood_score"]  # noqa: Y015
     _WhichOneofReturnType__window: _TypeAlias = _typing.Literal["window"]  # noqa: Y015
@@ -417,6 +425,8 @@ class ModelContext(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__heldout_nll_after) -> _WhichOneofReturnType__heldout_nll_after | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__heldout_nll_before) -> _WhichOneofReturnType__heldout_nll_before | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ood_percentile) -> _WhichOneofReturnType__ood_percentile | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__ood_score) -> _WhichOneofReturnType__ood_score | None: ...
     @_typing.overload
@@ -1554,10 +1564,13 @@ class ActResponse(_message.Message):
     ACTION_FIELD_NUMBER: _builtins.int
     POLICY_VERSION_FIELD_NUMBER: _builtins.int
     WEIGHTS_HASH_FIELD_NUMBER: _builtins.int
+    OOD_PERCENTILE_FIELD_NUMBER: _builtins.int
     policy_version: _builtins.int
     """Number of the policy version that chose it: to be returned with the transition."""
     weights_hash: _builtins.str
     """SHA-256 of that version's weights."""
+    ood_percentile: _builtins.float
+    """The newest model context's `ood_percentile`; unset where it has none."""
     @_builtins.property
     def action(self) -> Global___Tensor:
         """In environment units, within the environment's bounds. [action_dim]"""
@@ -1568,12 +1581,15 @@ class ActResponse(_message.Message):
         action: Global___Tensor | None = ...,
         policy_version: _builtins.int = ...,
         weights_hash: _builtins.str = ...,
+        ood_percentile: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ood_percentile", b"_ood_percentile", "action", b"action", "ood_percentile", b"ood_percentile"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "policy_version", b"policy_version", "weights_hash", b"weights_hash"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ood_percentile", b"_ood_percentile", "action", b"action", "ood_percentile", b"ood_percentile", "policy_version", b"policy_version", "weights_hash", b"weights_hash"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__ood_percentile: _TypeAlias = _typing.Literal["ood_percentile"]  # noqa: Y015
+    _WhichOneofArgType__ood_percentile: _TypeAlias = _typing.Literal["_ood_percentile", b"_ood_percentile"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ood_percentile) -> _WhichOneofReturnType__ood_percentile | None: ...
 
 Global___ActResponse: _TypeAlias = ActResponse  # noqa: Y015
 
