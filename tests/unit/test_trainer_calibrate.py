@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +17,8 @@ from mier_trainer import bundle as bundling
 from mier_trainer.bundle import bundle, load
 from mier_trainer.calibrate import gate_thresholds
 from mier_trainer.calibrate_shell import CALIBRATION, calibrate
+from mier_trainer.change_study import Noticing
+from mier_trainer.change_study_shell import run_change_study
 from mier_trainer.gate_study import Rates
 from mier_trainer.gate_study_shell import run_gate_study
 from mier_trainer.gate_trials import Trial
@@ -116,6 +120,28 @@ def test_a_bundle_gets_its_gate_and_is_studied(family: Family, tmp_path: Path, m
     assert [row["outside"] for row in shown] == [False] * 3 + [True] * 4
     assert {row["task"] for row in shown if row["outside"]} == {"1.1 m/s", "1.2 m/s"}
     assert all(0.0 <= row["percentile"] < 100.0 for row in shown)
+    results = tmp_path / "change.jsonl"
+    for _ in range(2):
+        run_change_study(load(path), family, results, 2, 1, 0)
+    episodes = read_jsonl(results)
+    assert [(row["seed"] - 700, row["episode"], row["switch"]) for row in episodes] == [
+        (0, 0, 200), (0, 1, 100), (1, 0, 200), (1, 1, 100)
+    ]  # fmt: skip
+    assert all(math.isfinite(row["return"]) for row in episodes)
+
+
+def test_noticing_by_hand() -> None:
+    """Broken on purpose: with an alarm before the switch taken for noticing it, the delay of the third is negative."""
+    rows: list[dict[str, Any]] = [
+        {"switch": 200, "alarms": [50]},
+        {"switch": 100, "alarms": [130, 180]},
+        {"switch": 100, "alarms": [40, 150]},
+        {"switch": 100, "alarms": []},
+        {"switch": 0, "alarms": []},
+    ]
+    found = Noticing.of(rows, 200)
+    assert (found.changes, found.missed, found.false_alarms) == (3, 1 / 3, 3 / 5)
+    assert (found.median_delay_steps, found.longest_delay_steps) == (40.0, 50.0)
 
 
 def test_detection_by_hand() -> None:

@@ -14,6 +14,7 @@ from rich.table import Table
 from mier_envs.families import FAMILIES
 from mier_trainer.bundle import bundle, load
 from mier_trainer.calibrate_shell import calibrate
+from mier_trainer.change_study_shell import run_change_study
 from mier_trainer.device import bf16_pays, pick_device
 from mier_trainer.evaluate_shell import Arm, run_evaluation
 from mier_trainer.figures_shell import draw_figures
@@ -175,6 +176,31 @@ def gate(
     chosen = find_family(family or str(loaded.manifest["family"]))
     some = [chosen.test_tasks[i] for i in tasks] if tasks else list(chosen.test_tasks)
     run_gate_study(loaded, chosen, results, some, seeds, episodes)
+
+
+@app.command(name="change")
+def change(
+    checkpoint: Annotated[Path, tyro.conf.Positional],
+    results: Path,
+    sessions: int = 20,
+    calm: int = 2,
+    changed: int = 2,
+    family: str | None = None,
+) -> None:
+    """Measure how soon a task that changes in mid-run is noticed, and how often one that does not is said to have.
+
+    Args:
+        checkpoint: folder of a checkpoint.
+        results: JSONL file of one row an episode; a session already in it is not run again.
+        sessions: each with a task of the training distribution first, and then any task.
+        calm: episodes before the one in which the task changes.
+        changed: episodes after it.
+        family: module:name of your own family (default: the study's of the checkpoint's own name).
+    """
+    torch.set_num_threads(1)
+    loaded = load(checkpoint)
+    chosen = find_family(family or str(loaded.manifest["family"]))
+    run_change_study(loaded, chosen, results, sessions, calm, changed)
 
 
 @app.command(name="oracle")
