@@ -31,6 +31,7 @@ from mier_service.ending import end_now
 from mier_service.errors import Reason, ServiceError
 from mier_service.exposure import exposure_of
 from mier_service.files import write_durably
+from mier_service.following import SelfAdapting
 from mier_service.grpc import GrpcServer
 from mier_service.health import build_health
 from mier_service.http import Guard, build_app
@@ -108,11 +109,13 @@ class Service:
             config.max_queued_operations,
             _new_id,
         )
+        recording = Recording(self._storage, self._store_pool)
+        self._self_adapting = SelfAdapting(self._storage, self._checkpoints, acting, learning, self._adapt_pool)
         sessions = Sessions(self._storage, self._checkpoints, acting, self._changes, self._store_pool, _new_id)
         self._gate = Gate(self._storage.store, exposure.keys_required, time.time)
         plain = Core(
             sessions,
-            Recording(self._storage, self._store_pool),
+            recording,
             learning,
             acting,
             Lineage(self._storage, acting, self._store_pool),
@@ -120,7 +123,11 @@ class Service:
         )
         core = GuardedCore.of(plain, self._gate)
         self._poller = Poller(
-            self._storage.store, self._changes, self._poll_pool, _refresher(acting), config.poll_every_s
+            self._storage.store,
+            self._changes,
+            self._poll_pool,
+            _refresher(acting, self._self_adapting),
+            config.poll_every_s,
         )
         self._retention = Retention(
             self._storage, acting, self._upkeep_pool, config.keep_idle_sessions_s, config.sweep_every_s
@@ -139,6 +146,7 @@ class Service:
             self._metrics.worker_ended,
         )
         learning.on_queued = self._workers.wake
+        recording.on_stored = self._self_adapting.notice
         self._grpc = GrpcServer(core, self._gate, self._metrics, config)
         calls = build_router(core, self._decode_pool, self._metrics)
         health = build_health(self._lifecycle, self._storage, self._poll_pool, self._metrics, self._checkpoints.names)
@@ -180,6 +188,7 @@ class Service:
             asyncio.create_task(self._poller.run(), name="poller"),
             asyncio.create_task(keep_current(self._gate, self._poll_pool, self._config.poll_every_s), name="keys"),
             asyncio.create_task(self._retention.run(), name="upkeep"),
+            asyncio.create_task(self._self_adapting.run(), name="self_adapting"),
             asyncio.create_task(self._acting.catch_up(_CATCH_UP_EVERY_S), name="catching_up"),
         ]
         if not self._stop.is_set():  # it may have been asked to end while it prepared
@@ -270,8 +279,9 @@ def _status(ended: set[asyncio.Task[Any]]) -> int:
     return 1 if ended else 0
 
 
-def _refresher(acting: Acting) -> Callable[[str], Awaitable[None]]:
+def _refresher(acting: Acting, self_adapting: SelfAdapting) -> Callable[[str], Awaitable[None]]:
     async def refresh(session_id: str) -> None:
+        self_adapting.notice(session_id)
         try:
             await acting.refresh(session_id)
         except ServiceError as error:

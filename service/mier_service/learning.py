@@ -19,27 +19,24 @@ from mier.adaptation import Adaptation, InsufficientData
 from mier.ood import OodReference
 from mier.types import Transitions
 from mier.warm_start import policy_context_after
-from mier_service import store_keys, store_operations, store_promotions, store_sessions, store_transitions
+from mier_service import store_keys, store_operations, store_sessions, store_transitions
 from mier_service.acting import Acting
 from mier_service.changes import Changes
 from mier_service.checkpoints import Checkpoints, HeldCheckpoint
 from mier_service.errors import Reason, ServiceError, invalid
 from mier_service.offload import BoundedPool
+from mier_service.publishing import publish_context
 from mier_service.sessions import require_seed
 from mier_service.storage import Storage
 from mier_service.store_keys import Retry
-from mier_service.store_promotions import SERVICE, Why
 from mier_service.transition_rows import RowLayout
 from mier_service.values import (
     AdaptationValue,
     ModelContextValue,
     OperationState,
     OperationValue,
-    Promotion,
-    PromotionKind,
     SessionState,
     SessionValue,
-    VersionOrigin,
     WindowValue,
 )
 
@@ -82,13 +79,15 @@ class Learning:
         await self._acting.refresh_if_behind(session_id, value.active_version.number, value.model_context.number)
         return value
 
-    async def fine_tune(self, session_id: str, updates: int | None, seed: int, key: str) -> OperationValue:
-        """Queues a fine-tune from the active version's weights on all transitions of this moment."""
+    async def fine_tune(
+        self, session_id: str, updates: int | None, seed: int, key: str, reason: str = ""
+    ) -> OperationValue:
+        """Queues a fine-tune from the active version's weights on all transitions of the present task."""
         require_seed(seed)
         if updates is not None and not 1 <= updates <= MAX_UPDATES:
             raise invalid("updates", f"expected 1 <= updates <= {MAX_UPDATES}, got {updates}")
         retry = Retry.of(key, "FineTune", session_id, str(updates), str(seed))
-        value = await self._store_pool.run(self._fine_tune, session_id, updates, seed, retry)
+        value = await self._store_pool.run(self._fine_tune, session_id, updates, seed, retry, reason)
         self._changes.expect(value.id)
         self.on_queued()
         return value
@@ -132,6 +131,8 @@ class Learning:
             session = store_sessions.get_session(c, session_id)
             require_learning(session)
             rows = store_transitions.read(c, session_id, layout_of(session), window)
+        if window.last_steps is None and window.from_episode is None:
+            rows = rows[session.task_start :]  # all of the present task
         if len(rows) > MAX_WINDOW_STEPS:
             raise invalid(
                 "window",
@@ -154,39 +155,20 @@ class Learning:
         return write.result
 
     def _record(
-        self,
-        c: Connection,
-        session_id: str,
-        context: ModelContextValue,
-        policy_context: list[float],
-        elapsed_ms: float,
+        self, c: Connection, session_id: str, context: ModelContextValue, policy_context: list[float], elapsed_ms: float
     ) -> AdaptationValue:
         session = store_sessions.get_session(c, session_id)
         require_learning(session)  # it may have been paused while this was computed
-        store_sessions.add_model_context(c, session_id, context)
-        store_sessions.touch(c, {session_id}, context.create_time.timestamp())
-        active, onnx_hash = store_sessions.get_version(c, session_id, session.active_version)
-        published = active.origin is not VersionOrigin.FINE_TUNE and not session.pinned
-        if published:
-            active = active.model_copy(
-                update={
-                    "number": store_sessions.newest_version_number(c, session_id) + 1,
-                    "parent": active.number,
-                    "policy_context": policy_context,
-                    "model_context_number": context.number,
-                    "origin": VersionOrigin.ADAPT,
-                    "promotion": Promotion.UNGATED,
-                    "transitions_used": context.transitions_used,
-                    "create_time": context.create_time,
-                }
-            )
-            store_sessions.add_version(c, session_id, active, onnx_hash)
-            reason = f"adapted to {context.transitions_used} transitions"
-            why = Why(PromotionKind.PUBLISH, SERVICE, reason, context.create_time.timestamp())
-            store_promotions.swap(c, session, active, why)
-        return AdaptationValue(model_context=context, active_version=active, published=published, elapsed_ms=elapsed_ms)
+        before = session.active_version
+        active = publish_context(c, session, context, policy_context)
+        return AdaptationValue(
+            model_context=context,
+            active_version=active,
+            published=active.number != before,
+            elapsed_ms=elapsed_ms,
+        )
 
-    def _fine_tune(self, session_id: str, updates: int | None, seed: int, retry: Retry) -> OperationValue:
+    def _fine_tune(self, session_id: str, updates: int | None, seed: int, retry: Retry, reason: str) -> OperationValue:
         with self._storage.store.read() as c:
             if earlier := store_keys.earlier_reply(c, retry):
                 return OperationValue.model_validate_json(earlier)
@@ -198,9 +180,9 @@ class Learning:
             if write.earlier is None:
                 session = require_same_checkpoint(write.c, session)
                 require_learning(session)
-                require_data(session.transitions_count, configuration.adapt.min_transitions)
+                require_data(session.transitions_count - session.task_start, configuration.adapt.min_transitions)
                 self._require_room(write.c, session_id)
-                write.reply = self._queue(write.c, session, total, seed)
+                write.reply = self._queue(write.c, session, total, seed, reason)
         return write.result
 
     def _require_room(self, c: Connection, session_id: str) -> None:
@@ -217,7 +199,7 @@ class Learning:
                 "try again later",
             )
 
-    def _queue(self, c: Connection, session: SessionValue, updates: int, seed: int) -> OperationValue:
+    def _queue(self, c: Connection, session: SessionValue, updates: int, seed: int, reason: str) -> OperationValue:
         now = store_sessions.to_time(self._storage.clock())
         operation = OperationValue(
             id=self._new_id(),
@@ -227,15 +209,16 @@ class Learning:
             updates_done=0,
             updates_total=updates,
             seed=seed,
-            transitions_used=session.transitions_count,
+            transitions_used=session.transitions_count - session.task_start,
             start_version=session.active_version,
             result_version=0,
             attempts=0,
             create_time=now,
             update_time=now,
+            reason=reason,
         )
         newest = store_transitions.last_batch_row(c, session.id)
-        store_operations.add(c, operation, newest, session.model_context.number)
+        store_operations.add(c, operation, session.task_start, newest, session.model_context.number)
         store_sessions.touch(c, {session.id}, now.timestamp())
         return operation
 

@@ -82,6 +82,7 @@ class Moving:
             known = store_sessions.onnx_of(c, held.weights_hash)
             require_same(session.environment, held.environment, checkpoint)
             rows = store_transitions.read(c, session_id, layout_of(session), window)
+            rows = rows[max(0, len(rows) - (session.transitions_count - session.task_start)) :]  # of the present task
         if known is None:
             self._checkpoints.export(held)  # takes seconds, so not under the write lock
         arrival = None if there else self._arrive(session, held, rows, window, why.time_s)
