@@ -33,9 +33,8 @@ PATIENT = Timeouts(act_s=CALL_S, call_s=CALL_S, adapt_s=CALL_S, watch_s=LEARN_S)
 
 
 @pytest.fixture(scope="module", autouse=True)
-async def _one_event_loop() -> AsyncIterator[None]:
+async def _one_event_loop() -> None:
     """For all tests here: gRPC tells one loop of a process of what was still under way in another, closed one."""
-    yield
 
 
 @pytest.fixture(params=["http", "grpc"])

@@ -20,6 +20,9 @@ from mier_client.errors import (
     ServerFault,
     Unavailable,
 )
+from mier_client.policy import Policy
+from mier_client.recorder import Recorder, Step
+from mier_client.remote import RemotePolicy
 from mier_client.retry import Retrier, RetryPolicy
 from mier_client.security import Tls
 from mier_client.surface import Timeouts
@@ -68,16 +71,20 @@ __all__ = [
     "OperationFailed",
     "OperationState",
     "Overloaded",
+    "Policy",
     "PolicyVersion",
     "Problem",
     "Promotion",
     "PromotionKind",
     "PromotionRecord",
+    "Recorder",
+    "RemotePolicy",
     "Retrier",
     "RetryPolicy",
     "ServerFault",
     "Session",
     "SessionState",
+    "Step",
     "Submitted",
     "Timeouts",
     "Tls",
