@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from mier_client import Client, Conflict, NotFound, RemotePolicy, Timeouts
 from mier_client.adaptive_env import AdaptiveEnv, Learning
 from tests.contract.conftest import REWARD
-from tests.contract.helpers import CALL_S, OBSERVATION
+from tests.contract.helpers import CALL_S
 from tests.contract.server import Server
 
 EPISODE_STEPS = 30
@@ -59,7 +59,7 @@ def client(url: str) -> Iterator[Client]:
 def same(client: Client, env: AdaptiveEnv[Any, Any], episode: int, lived: list[Any], versions: Any) -> None:
     """That the service holds these steps of an episode: submitted once more, each is known already."""
     names = ("observation", "action", "reward", "next_observation", "terminated", "truncated")
-    columns = {name: np.asarray(column) for name, column in zip(names, zip(*lived, strict=True), strict=True)}
+    columns: dict[str, Any] = dict(zip(names, map(np.asarray, zip(*lived, strict=True)), strict=True))
     again = client.submit_transitions(env.session.id, episode=episode, first_step=0, policy_version=versions, **columns)
     assert (again.stored, again.duplicates) == (0, len(lived))
 
@@ -92,9 +92,10 @@ def test_two_lines_make_a_loop_adaptive(url: str) -> None:
         broken = [(*row[:-1], i == 4) for i, row in enumerate(rest[:5])]
         same(client, env, 1, broken, 2)
         same(client, env, 2, rest[5 : 5 + EPISODE_STEPS], 2)
-        # It explored, each episode by its number.
-        acted = client.act(env.session.id, OBSERVATION, episode=0, step=0)
-        assert acted.action.shape == (2,)
+        # It explored under the version that it then had, each step by its number.
+        acted = client.act(env.session.id, rest[7 + EPISODE_STEPS][0], episode=3, step=2)
+        assert acted.policy_version == env.adapted.active_version.number
+        assert acted.action.tolist() == rest[7 + EPISODE_STEPS][1].tolist()
 
 
 def test_what_the_policy_did_not_choose_is_recorded_as_nobodys(client: Client) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,9 +56,8 @@ async def session(client: AsyncClient) -> Session:
 
 
 async def submit(client: AsyncClient, session: Session, count: int = 40) -> int:
-    stored = await client.submit_transitions(
-        session.id, episode=0, first_step=0, policy_version=1, **tiny.arrays(count, 3)
-    )
+    columns: dict[str, Any] = dict(tiny.arrays(count, 3))
+    stored = await client.submit_transitions(session.id, episode=0, first_step=0, policy_version=1, **columns)
     return stored.transitions_count
 
 
@@ -71,7 +71,8 @@ async def test_a_robots_round_is_that_of_the_blocking_client(client: AsyncClient
         mine = await client.act(session.id, OBSERVATION, episode=0, step=3)
         assert mine.action.tolist() == other.act(twin.id, OBSERVATION, episode=0, step=3).action.tolist()
         assert await submit(client, session) == 40
-        other.submit_transitions(twin.id, episode=0, first_step=0, policy_version=1, **tiny.arrays(40, 3))
+        columns: dict[str, Any] = dict(tiny.arrays(40, 3))
+        other.submit_transitions(twin.id, episode=0, first_step=0, policy_version=1, **columns)
         adapted, twins = await client.adapt(session.id), other.adapt(twin.id)
         assert adapted.model_context.values.tolist() == twins.model_context.values.tolist()
     assert adapted.published

@@ -279,7 +279,8 @@ def test_a_watch_gives_up_where_nothing_comes(ask: Asks) -> None:
 
 
 def test_a_watch_that_brings_something_may_break_as_often_as_it_likes(ask: Asks) -> None:
-    calls = FakeCalls(streams=[*([[RUNNING, lost()]] * 7), [SUCCEEDED]])
+    broken: list[Operation | MierError] = [RUNNING, lost()]
+    calls = FakeCalls(streams=[broken] * 7 + [[SUCCEEDED]])
     assert len(ask(calls, "watch_operation", "op")) == 8
 
 

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import aclosing
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, cast, overload
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overload
 
 from mier_client.calls import Page
 from mier_client.errors import Overloaded, Unavailable
@@ -27,7 +27,7 @@ class Method(Protocol[P, Result]):
     """A method of a client, as type checkers see it."""
 
     @overload
-    def __get__(self, client: None, owner: type) -> Self: ...
+    def __get__(self, client: None, owner: type) -> Callable[Concatenate[Any, P], Result]: ...
     @overload
     def __get__(self, client: object, owner: type) -> Callable[P, Result]: ...
 

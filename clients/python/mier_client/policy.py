@@ -5,6 +5,7 @@ itself (`EdgePolicy`). Both also have the `predict` that loops written for Stabl
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -46,7 +47,7 @@ class Predicting(ABC):
 
     def predict(
         self,
-        observation: npt.ArrayLike,
+        observation: npt.ArrayLike | Mapping[str, npt.ArrayLike],
         state: State | None = None,
         episode_start: npt.ArrayLike | None = None,
         deterministic: bool = False,
@@ -57,6 +58,8 @@ class Predicting(ABC):
         `episode_start` (a flag, or [n]) says whose episode begins with this observation. Of several rows each is an
         episode of its own, with a number of its own; exploration noise is a function of that number and the step.
         """
+        if isinstance(observation, Mapping):
+            raise ValueError("expected an observation as one array, came a dict: wrap in FlattenObservation")
         rows = np.asarray(observation)
         if rows.ndim == 1:
             return self._predict_one(rows, _flags(episode_start, 1)[0], deterministic), state
