@@ -79,6 +79,7 @@ def answer(action: Action, infer_ms: float) -> bytes:
             "actions": action.action[None],
             "policy_version": action.policy_version,
             "weights_hash": action.weights_hash,
+            "ood_percentile": action.ood_percentile,
             "server_timing": {"infer_ms": infer_ms},
         }
     )

@@ -125,6 +125,7 @@ def test_openpis_own_client_acts_as_any_other(
         assert reply["actions"] == [acted.action.tolist()]
         assert reply["dtype"] == "float32"
         assert (reply["policy_version"], reply["weights_hash"]) == (acted.policy_version, acted.weights_hash)
+        assert reply["ood_percentile"] == acted.ood_percentile
         assert reply["server_timing"]["infer_ms"] > 0.0
     assert found["chunk"] == [found["replies"][0]["actions"][0]]
     if sys.version_info < (3, 13):
