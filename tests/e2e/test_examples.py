@@ -34,6 +34,12 @@ def test_two_lines_make_the_cheetah_adapt(service: Address) -> None:
     assert last > -100.0
 
 
+def test_a_robot_of_named_joints_adapts(service: Address) -> None:
+    out = run(EXAMPLES / "lerobot_style_robot.py", "--service", service.http)
+    first, *_, last = (float(found) for found in re.findall(rf"return {NUMBER}", out))
+    assert last > first + 100.0
+
+
 def test_robots_are_controlled_by_one_event_loop(service: Address) -> None:
     out = run(EXAMPLES / "async_control_loop.py", "--service", service.http, "--targets", "1.5", "2.0", "--pace", "0")
     robots = re.findall(rf"m/s: return {NUMBER} before, {NUMBER} after", out)
