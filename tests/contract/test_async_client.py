@@ -29,13 +29,8 @@ from tests.contract.cutting import CuttingProxy
 from tests.contract.helpers import CALL_S, LEARN_S, OBSERVATION
 from tests.contract.server import Server
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("one_event_loop")]
 PATIENT = Timeouts(act_s=CALL_S, call_s=CALL_S, adapt_s=CALL_S, watch_s=LEARN_S)
-
-
-@pytest.fixture(scope="module", autouse=True)
-async def _one_event_loop() -> None:
-    """For all tests here: gRPC tells one loop of a process of what was still under way in another, closed one."""
 
 
 @pytest.fixture(params=["http", "grpc"])

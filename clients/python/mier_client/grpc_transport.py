@@ -73,7 +73,9 @@ class AsyncGrpcTransport(AsyncTransport):
     def __init__(self, target: str, tls: Tls | None, api_key: str | None = None) -> None:
         """As `GrpcTransport`."""
         super().__init__(GrpcCalls())
-        self._target, self._api_key = target, None if api_key is None else authorization(api_key)
+        if api_key is not None:
+            authorization(api_key)  # told here, not by the first call
+        self._target, self._api_key = target, api_key
         self._credentials = None if tls is None else tls.grpc()
 
     async def send(self, call: Call[Value]) -> Value:
