@@ -16,6 +16,7 @@ from typing import IO, Any
 import structlog
 import torch
 import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mier_service import store_sessions
 from mier_service.access.gate import Gate
@@ -44,6 +45,7 @@ from mier_service.logs import quiet_exporter
 from mier_service.metrics import Metrics
 from mier_service.moving import Moving
 from mier_service.offload import BoundedPool
+from mier_service.openpi import OpenpiEndpoint
 from mier_service.policies import PolicyCache
 from mier_service.recording import Recording
 from mier_service.retention import Retention
@@ -152,15 +154,18 @@ class Service:
         health = build_health(self._lifecycle, self._storage, self._poll_pool, self._metrics, self._checkpoints.names)
         self._app = build_app(calls, health, exposure.keys_required)
         guard = Guard(self._app, self._lifecycle, self._gate, self._metrics, config)
+        openpi = OpenpiEndpoint(core, self._gate, self._lifecycle, self._decode_pool, self._metrics, config)
         secured: dict[str, Any] = tls.uvicorn() if tls else {}
         self._http = _HttpServer(
             uvicorn.Config(
-                guard,
+                _by_kind(guard, openpi),
                 log_config=None,
                 access_log=False,
                 http=HttpProtocol,
                 lifespan="off",
-                ws="none",
+                ws="websockets-sansio",
+                ws_max_size=config.max_body_bytes,
+                ws_per_message_deflate=False,  # a few bytes could become many
                 server_header=False,
                 proxy_headers=False,
                 timeout_graceful_shutdown=max(1, round(config.drain_within_s)),
@@ -269,6 +274,13 @@ class Service:
         await asyncio.gather(
             http, self._grpc.stop(self._config.drain_within_s), self._workers.stop(), return_exceptions=True
         )
+
+
+def _by_kind(http: ASGIApp, websocket: ASGIApp) -> ASGIApp:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await (websocket if scope["type"] == "websocket" else http)(scope, receive, send)
+
+    return app
 
 
 def _status(ended: set[asyncio.Task[Any]]) -> int:
