@@ -72,7 +72,17 @@ def session(message: pb.Session) -> values.Session:
         transitions_count=message.transitions_count,
         create_time=_time(message.create_time),
         pinned=message.pinned,
+        mode=_mode(message.mode),
+        task_number=message.task_number or 1,  # the first releases did not say
+        task_start=message.task_start,
     )
+
+
+def _mode(number: int) -> values.SessionMode:
+    if number == pb.SESSION_MODE_UNSPECIFIED:
+        return values.SessionMode.OFF  # the first releases did not say
+    known = next((name for name, value in pb.SessionMode.items() if value == number), "")
+    return values.SessionMode(known.removeprefix("SESSION_MODE_").lower())
 
 
 def environment_message(spec: values.EnvironmentSpec) -> pb.EnvironmentSpec:
@@ -169,6 +179,7 @@ def operation(message: pb.Operation) -> values.Operation:
         attempts=message.attempts,
         create_time=_time(message.create_time),
         update_time=_time(message.update_time),
+        reason=message.reason,
     )
 
 
