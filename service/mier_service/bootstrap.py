@@ -43,7 +43,7 @@ from mier_service.logs import quiet_exporter
 from mier_service.metrics import Metrics
 from mier_service.moving import Moving
 from mier_service.offload import BoundedPool
-from mier_service.policies import PolicyCache
+from mier_service.ready_sessions import ReadySessions
 from mier_service.recording import Recording
 from mier_service.retention import Retention
 from mier_service.sessions import Sessions
@@ -94,9 +94,8 @@ class Service:
         self._acting = acting = Acting(
             self._storage.store,
             self._storage.onnx,
-            PolicyCache(config.max_policies),
+            ReadySessions(config.max_active_sessions, config.max_policies),
             self._store_pool,
-            config.max_active_sessions,
         )
         learning = Learning(
             self._storage,

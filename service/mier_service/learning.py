@@ -76,9 +76,11 @@ class Learning:
         """Infers the model context from the window's transitions, starting at the prior."""
         require_window(window)
         retry = Retry.of(key, "Adapt", session_id, window.model_dump_json())
-        value = await self._adapt_pool.run(self._adapt, session_id, window, retry)
-        await self._acting.refresh_if_older(session_id, value.active_version.number)
-        return value
+
+        async def act_with(value: AdaptationValue) -> None:
+            await self._acting.refresh_if_older(session_id, value.active_version.number)
+
+        return await self._adapt_pool.run_then(act_with, self._adapt, session_id, window, retry)
 
     async def fine_tune(self, session_id: str, updates: int | None, seed: int, key: str) -> OperationValue:
         """Queues a fine-tune from the active version's weights on all transitions of this moment."""
@@ -86,10 +88,12 @@ class Learning:
         if updates is not None and not 1 <= updates <= MAX_UPDATES:
             raise invalid("updates", f"expected 1 <= updates <= {MAX_UPDATES}, got {updates}")
         retry = Retry.of(key, "FineTune", session_id, str(updates), str(seed))
-        value = await self._store_pool.run(self._fine_tune, session_id, updates, seed, retry)
-        self._changes.expect(value.id)
-        self.on_queued()
-        return value
+
+        async def tell_workers(value: OperationValue) -> None:
+            self._changes.expect(value.id)
+            self.on_queued()
+
+        return await self._store_pool.run_then(tell_workers, self._fine_tune, session_id, updates, seed, retry)
 
     async def operation(self, operation_id: str) -> OperationValue:
         value = await self._store_pool.run(self._operation, operation_id)
@@ -101,9 +105,11 @@ class Learning:
     async def cancel(self, operation_id: str, key: str) -> OperationValue:
         """Asks it to stop; a final one is returned as it is."""
         retry = Retry.of(key, "CancelOperation", operation_id)
-        value = await self._store_pool.run(self._cancel, operation_id, retry)
-        self._changes.tell(operation_id)
-        return value
+
+        async def tell_watchers(_: OperationValue) -> None:
+            self._changes.tell(operation_id)
+
+        return await self._store_pool.run_then(tell_watchers, self._cancel, operation_id, retry)
 
     async def watch(self, operation_id: str) -> AsyncIterator[OperationValue]:
         """The operation now and at each change, the final state last."""

@@ -66,9 +66,11 @@ class Lineage:
     ) -> SessionValue:
         require_reason(reason)
         why = Why(kind, current_caller(), reason, self._storage.clock())
-        session = await self._pool.run(self._decide, session_id, version, why, retry)
-        await self._acting.refresh_unless(session_id, session.active_version)
-        return session
+
+        async def act_with(session: SessionValue) -> None:
+            await self._acting.refresh_unless(session_id, session.active_version)
+
+        return await self._pool.run_then(act_with, self._decide, session_id, version, why, retry)
 
     def _decide(self, session_id: str, version: int | None, why: Why, retry: Retry) -> SessionValue:
         with self._storage.store.read() as c:

@@ -65,9 +65,11 @@ class Moving:
         require_reason(reason)
         retry = Retry.of(key, "MoveSession", session_id, checkpoint, reason)
         why = Why(PromotionKind.MOVE, current_caller(), reason, self._storage.clock())
-        session = await self._adapt_pool.run(self._move, session_id, checkpoint, why, retry)
-        await self._acting.refresh_unless(session_id, session.active_version)
-        return session
+
+        async def act_with(session: SessionValue) -> None:
+            await self._acting.refresh_unless(session_id, session.active_version)
+
+        return await self._adapt_pool.run_then(act_with, self._move, session_id, checkpoint, why, retry)
 
     def _move(self, session_id: str, checkpoint: str, why: Why, retry: Retry) -> SessionValue:
         # The newest so many: more would take all memory for no better context.

@@ -74,10 +74,14 @@ class Sessions:
 
     async def delete(self, session_id: str, key: str) -> None:
         """With its transitions, versions and operations; what is being learned for it stops."""
-        operation_id = await self._pool.run(self._delete, session_id, Retry.of(key, "DeleteSession", session_id))
-        self._acting.forget(session_id)
-        if operation_id:
-            self._changes.tell(operation_id)
+
+        async def forget(operation_id: str | None) -> None:
+            self._acting.forget(session_id)
+            if operation_id:
+                self._changes.tell(operation_id)
+
+        retry = Retry.of(key, "DeleteSession", session_id)
+        await self._pool.run_then(forget, self._delete, session_id, retry)
 
     async def pause(self, session_id: str, key: str) -> SessionValue:
         """Freezes learning; acting and recording go on."""

@@ -69,6 +69,25 @@ def test_files_of_every_kind_go_that_way(storage: Storage, monkeypatch: pytest.M
     storage.close()
 
 
+def test_a_file_that_is_there_already_is_flushed_into_its_folder(storage: Storage, tmp_path: Path) -> None:
+    """Whoever put it may have been killed between the rename and the flush; the row that names it is written next.
+
+    Seen to fail before it was mended: nothing was flushed."""
+    storage.saves.put(b"some bytes")
+    flushed: list[Path] = []
+    fsync = os.fsync
+
+    def note(descriptor: int) -> None:
+        flushed.append(Path(f"/proc/self/fd/{descriptor}").resolve())
+        fsync(descriptor)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "fsync", note)
+        storage.saves.put(b"some bytes")
+    assert flushed == [tmp_path / "data" / "saves"]
+    storage.close()
+
+
 def test_a_folder_that_is_made_is_flushed_into_its_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A new data folder, and its folders of files, must not vanish with all that was acknowledged in them.
 

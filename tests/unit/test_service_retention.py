@@ -16,7 +16,7 @@ from mier_service import purging, store_keys, store_operations, store_sessions
 from mier_service.acting import ActCall, Acting
 from mier_service.errors import ServiceError
 from mier_service.offload import BoundedPool
-from mier_service.policies import PolicyCache
+from mier_service.ready_sessions import ReadySessions
 from mier_service.retention import Retention
 from mier_service.schema import operations
 from mier_service.storage import KEYS_KEPT_S, Storage
@@ -72,7 +72,7 @@ def pool() -> Iterator[BoundedPool]:
 
 @pytest.fixture
 def acting(storage: Storage, pool: BoundedPool) -> Acting:
-    return Acting(storage.store, storage.onnx, PolicyCache(4), pool, 10)
+    return Acting(storage.store, storage.onnx, ReadySessions(10, 4), pool)
 
 
 def retention(storage: Storage, acting: Acting, pool: BoundedPool, keep_s: float | None = KEEP_S) -> Retention:
