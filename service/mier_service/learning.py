@@ -20,6 +20,7 @@ from mier.types import Transitions
 from mier.warm_start import policy_context_after
 from mier_service import store_keys, store_operations, store_promotions, store_sessions, store_transitions
 from mier_service.acting import Acting
+from mier_service.carry_through import carry_through
 from mier_service.changes import Changes
 from mier_service.checkpoints import Checkpoints, HeldCheckpoint
 from mier_service.errors import Reason, ServiceError, invalid
@@ -80,7 +81,7 @@ class Learning:
         async def act_with(value: AdaptationValue) -> None:
             await self._acting.refresh_if_older(session_id, value.active_version.number)
 
-        return await self._adapt_pool.run_then(act_with, self._adapt, session_id, window, retry)
+        return await carry_through(self._adapt_pool, act_with, self._adapt, session_id, window, retry)
 
     async def fine_tune(self, session_id: str, updates: int | None, seed: int, key: str) -> OperationValue:
         """Queues a fine-tune from the active version's weights on all transitions of this moment."""
@@ -93,7 +94,7 @@ class Learning:
             self._changes.expect(value.id)
             self.on_queued()
 
-        return await self._store_pool.run_then(tell_workers, self._fine_tune, session_id, updates, seed, retry)
+        return await carry_through(self._store_pool, tell_workers, self._fine_tune, session_id, updates, seed, retry)
 
     async def operation(self, operation_id: str) -> OperationValue:
         value = await self._store_pool.run(self._operation, operation_id)
@@ -109,7 +110,7 @@ class Learning:
         async def tell_watchers(_: OperationValue) -> None:
             self._changes.tell(operation_id)
 
-        return await self._store_pool.run_then(tell_watchers, self._cancel, operation_id, retry)
+        return await carry_through(self._store_pool, tell_watchers, self._cancel, operation_id, retry)
 
     async def watch(self, operation_id: str) -> AsyncIterator[OperationValue]:
         """The operation now and at each change, the final state last."""

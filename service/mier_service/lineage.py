@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 from mier_service import store_keys, store_promotions, store_sessions
 from mier_service.acting import Acting
 from mier_service.callers import current_caller
+from mier_service.carry_through import carry_through
 from mier_service.errors import Reason, ServiceError, invalid
 from mier_service.offload import BoundedPool
 from mier_service.pages import decode_token, encode_token, require_page_size
@@ -70,7 +71,7 @@ class Lineage:
         async def act_with(session: SessionValue) -> None:
             await self._acting.refresh_unless(session_id, session.active_version)
 
-        return await self._pool.run_then(act_with, self._decide, session_id, version, why, retry)
+        return await carry_through(self._pool, act_with, self._decide, session_id, version, why, retry)
 
     def _decide(self, session_id: str, version: int | None, why: Why, retry: Retry) -> SessionValue:
         with self._storage.store.read() as c:

@@ -15,6 +15,7 @@ from mier.warm_start import policy_context_after
 from mier_service import store_keys, store_operations, store_promotions, store_sessions, store_transitions
 from mier_service.acting import Acting, FloatArray
 from mier_service.callers import current_caller
+from mier_service.carry_through import carry_through
 from mier_service.checkpoints import Checkpoints, HeldCheckpoint
 from mier_service.environments import require_same
 from mier_service.errors import Reason, ServiceError
@@ -69,7 +70,7 @@ class Moving:
         async def act_with(session: SessionValue) -> None:
             await self._acting.refresh_unless(session_id, session.active_version)
 
-        return await self._adapt_pool.run_then(act_with, self._move, session_id, checkpoint, why, retry)
+        return await carry_through(self._adapt_pool, act_with, self._move, session_id, checkpoint, why, retry)
 
     def _move(self, session_id: str, checkpoint: str, why: Why, retry: Retry) -> SessionValue:
         # The newest so many: more would take all memory for no better context.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
 
 from mier_service.errors import Reason, ServiceError
 
@@ -21,39 +21,10 @@ class BoundedPool:
         self._limit = threads + waiting
         self._pending = 0
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix=f"mier-{name}")
-        self._begun: set[asyncio.Task[Any]] = set()
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The call's result; ServiceError(OVERLOADED) if the line is full. A caller that gives up does not stop
         the call: what was begun in the store is finished or undone there."""
-        return await asyncio.wrap_future(self._submit(function, *args, **kwargs))
-
-    async def run_then(
-        self, then: Callable[[T], Awaitable[None]], function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        """The same for a call that changes something, with what must follow the change on the event loop. Once a
-        thread is at the call, both are done, whether or not the caller waits: what is in the store takes effect."""
-        future = self._submit(function, *args, **kwargs)
-
-        async def both() -> T:
-            value = await asyncio.wrap_future(future)
-            await then(value)
-            return value
-
-        task = asyncio.create_task(both())
-        self._begun.add(task)  # the loop itself holds tasks weakly
-        task.add_done_callback(self._done)
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            future.cancel()  # where no thread is at it yet, nothing needs to be done any more
-            raise
-
-    def close(self) -> None:
-        """Waits for what runs; drops what waits."""
-        self._executor.shutdown(wait=True, cancel_futures=True)
-
-    def _submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         if self._pending >= self._limit:
             raise ServiceError(
                 Reason.OVERLOADED,
@@ -64,12 +35,11 @@ class BoundedPool:
         future = self._executor.submit(function, *args, **kwargs)
         self._pending += 1
         future.add_done_callback(lambda _: self._ended(loop))
-        return future
+        return await asyncio.wrap_future(future)
 
-    def _done(self, task: asyncio.Task[Any]) -> None:
-        self._begun.discard(task)
-        if not task.cancelled():
-            task.exception()  # nobody may be waiting when it fails
+    def close(self) -> None:
+        """Waits for what runs; drops what waits."""
+        self._executor.shutdown(wait=True, cancel_futures=True)
 
     def _ended(self, loop: asyncio.AbstractEventLoop) -> None:
         if not loop.is_closed():

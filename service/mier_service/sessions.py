@@ -7,6 +7,7 @@ from collections.abc import Callable
 from mier_service import purging, store_keys, store_promotions, store_sessions
 from mier_service.acting import Acting
 from mier_service.callers import current_caller
+from mier_service.carry_through import carry_through
 from mier_service.changes import Changes
 from mier_service.checkpoints import Checkpoints
 from mier_service.environments import ExpectedEnvironment, require_fit
@@ -81,7 +82,7 @@ class Sessions:
                 self._changes.tell(operation_id)
 
         retry = Retry.of(key, "DeleteSession", session_id)
-        await self._pool.run_then(forget, self._delete, session_id, retry)
+        await carry_through(self._pool, forget, self._delete, session_id, retry)
 
     async def pause(self, session_id: str, key: str) -> SessionValue:
         """Freezes learning; acting and recording go on."""
