@@ -54,6 +54,7 @@ from mier_service.workers import Workers
 _log = structlog.get_logger(__name__)
 _BACKLOG = 2048
 _CATCH_UP_EVERY_S = 2.0
+_LOOK_EVERY_S = 0.02
 _CLOSE_WITHIN_S = 5.0
 """After the drain: what threads still do by then has no caller any more."""
 _SWITCH_INTERVAL_S = 0.001
@@ -66,6 +67,16 @@ class _HttpServer(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def calls_ended(self, until_s: float) -> None:
+        """Waits for a moment without a call under way, but not beyond that time of the event loop."""
+        while self.server_state.tasks and asyncio.get_running_loop().time() < until_s:
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+    def end(self, within_s: float) -> None:
+        """Takes no more connections; calls under way may end within that time."""
+        self.config.timeout_graceful_shutdown = max(1, round(within_s))
+        self.should_exit = True
 
 
 class Service:
@@ -154,7 +165,6 @@ class Service:
                 ws="none",
                 server_header=False,
                 proxy_headers=False,
-                timeout_graceful_shutdown=max(1, round(config.drain_within_s)),
                 **secured,
             )
         )
@@ -251,14 +261,21 @@ class Service:
         _log.info("ready", **addresses, checkpoints=self._checkpoints.names())
 
     async def _drain(self, http: asyncio.Task[None]) -> None:
-        """Not ready; streams end; calls under way end; workers save and end."""
+        """Not ready; streams end; calls under way end; workers save and end. The HTTP port stays open until then, so
+        that probes hear that it drains, and callers when to come back; a port that is closed says neither."""
         _log.info("draining")
+        clock = asyncio.get_running_loop().time
+        until_s = clock() + self._config.drain_within_s
         await self._set_ready(False)
         self._changes.drain()
-        self._http.should_exit = True
         await asyncio.gather(
-            http, self._grpc.stop(self._config.drain_within_s), self._workers.stop(), return_exceptions=True
+            self._grpc.stop(self._config.drain_within_s),
+            self._workers.stop(),
+            self._http.calls_ended(until_s),
+            return_exceptions=True,
         )
+        self._http.end(max(0.0, until_s - clock()))
+        await asyncio.gather(http, return_exceptions=True)
 
 
 def _status(ended: set[asyncio.Task[Any]]) -> int:

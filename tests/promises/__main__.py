@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import os
 import platform
 import re
@@ -86,6 +87,7 @@ class Collector:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make promises", description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--cycles", type=int, default=500, help="kills (default %(default)s)")
+    parser.add_argument("--kill-within-s", type=float, default=math.inf, help="fewer kills, where they take longer")
     parser.add_argument("--examples", type=int, default=1000, help="generated inputs of each fuzz test")
     parser.add_argument("--sessions", type=int, default=10_000, help="that come and go while memory is measured")
     parser.add_argument("--seed", type=int, default=1)
@@ -93,6 +95,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("out/promises.json"))
     options = parser.parse_args()
     os.environ["MIER_KILL_CYCLES"] = str(options.cycles)
+    os.environ["MIER_KILL_WITHIN_S"] = str(options.kill_within_s)
     os.environ["MIER_MEMORY_SESSIONS"] = str(options.sessions)
     os.environ["MIER_PROMISES_SEED"] = str(options.seed)
     os.environ["MIER_PROMISES_LONG"] = "1"
@@ -143,8 +146,9 @@ def _show(rows: list[dict[str, Any]]) -> None:
 
 
 def _command(options: argparse.Namespace) -> str:
+    within = f" --kill-within-s {options.kill_within_s:g}" if options.kill_within_s < math.inf else ""
     only = f" --only '{options.only}'" if options.only else ""
-    arguments = f"--cycles {options.cycles} --sessions {options.sessions} --seed {options.seed}{only}"
+    arguments = f"--cycles {options.cycles} --sessions {options.sessions} --seed {options.seed}{within}{only}"
     return f'MIER_FUZZ_EXAMPLES={os.environ["MIER_FUZZ_EXAMPLES"]} make promises PROMISES_ARGS="{arguments}"'
 
 

@@ -17,7 +17,7 @@ from tests.contract.server import serving
 from tests.promises.test_ending import children
 
 SHORT_SESSIONS = 200
-TUNED_OF, MOST_TUNED = 4, 200
+TUNED_OF, MOST_TUNED = 4, 100
 """Every so manieth session is fine-tuned, but not more. Each has weights of its own, which take 190 KiB when loaded,
 small as these networks are."""
 FLAGS = ("--max-active-sessions", "24", "--max-policies", "6", "--sweep-every-s", "1", "--log-level", "WARNING")
