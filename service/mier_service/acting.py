@@ -233,15 +233,17 @@ class Acting:
             if error.reason is not Reason.VERSION_UNUSABLE:
                 raise
             _log.error("version_unusable", session=session_id, version=version.number, detail=error.detail)
-            return self._load_parent(session, version, error)
+            return self._load_parent(session, version, onnx_hash, error)
 
-    def _load_parent(self, session: SessionValue, damaged: VersionValue, error: ServiceError) -> Active:
+    def _load_parent(
+        self, session: SessionValue, damaged: VersionValue, damaged_hash: str, error: ServiceError
+    ) -> Active:
         """The nearest parent that is whole; raises `error` if there is none."""
         version = damaged
         while version.parent:
             with self._store.read() as c:
                 version, onnx_hash = store_sessions.get_version(c, session.id, version.parent)
-            if version.weights_hash == damaged.weights_hash:
+            if onnx_hash == damaged_hash:
                 continue
             with contextlib.suppress(ServiceError):
                 return self._load_version(session, version, onnx_hash, in_place_of=damaged.number)
@@ -253,11 +255,12 @@ class Acting:
         policy = _open(
             session.id,
             version.number,
-            lambda: self._policies.get(version.weights_hash, lambda: self._onnx_files.get(onnx_hash)),
+            lambda: self._policies.get(onnx_hash, lambda: self._onnx_files.get(onnx_hash)),
         )
         return Active(
             number=version.number,
             weights_hash=version.weights_hash,
+            onnx_hash=onnx_hash,
             seed=session.seed,
             observation_dim=session.environment.observation_dim,
             action_dim=session.environment.action_dim,

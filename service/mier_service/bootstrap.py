@@ -133,7 +133,7 @@ class Service:
             self._storage.store, self._changes, self._poll_pool, _refresher(acting), config.poll_every_s
         )
         self._retention = Retention(
-            self._storage, acting, self._upkeep_pool, config.keep_idle_sessions_s, config.sweep_every_s
+            self._storage, acting, self._upkeep_pool, config.keep_idle_sessions_s, config.sweep_every_s, time.monotonic
         )
         self._workers = Workers(
             WorkerConfig(
@@ -238,7 +238,7 @@ class Service:
             try:
                 held = self._checkpoints.get(name)
                 with self._storage.store.read() as c:
-                    known = store_sessions.onnx_of(c, held.weights_hash)
+                    known = store_sessions.onnx_of(c, held.checkpoint.hash, held.weights_hash)
                 if known is None:
                     self._checkpoints.export(held)
             except ServiceError as error:

@@ -136,13 +136,8 @@ class Learning:
                 return AdaptationValue.model_validate_json(earlier)
             session = store_sessions.get_session(c, session_id)
             require_learning(session)
+            require_size(store_transitions.count(c, session_id, window))
             rows = store_transitions.read(c, session_id, layout_of(session), window)
-        if len(rows) > MAX_WINDOW_STEPS:
-            raise invalid(
-                "window",
-                f"the window holds {len(rows)} transitions, at most {MAX_WINDOW_STEPS} may be used: "
-                "set window.last_steps",
-            )
         held = self._checkpoints.get(session.checkpoint, session.checkpoint_hash)
         started_s = time.perf_counter()
         transitions = layout_of(session).transitions(rows)
@@ -248,9 +243,14 @@ class Learning:
             return store_operations.get(c, operation_id)
 
     def _cancel(self, operation_id: str, retry: Retry) -> OperationValue:
+        save_hash = None
         with self._storage.once(retry, OperationValue) as write:
             if write.earlier is None:
                 write.reply = store_operations.request_cancel(write.c, operation_id, self._storage.clock())
+                if write.reply.state is OperationState.CANCELLED:
+                    save_hash = store_operations.get_row(write.c, operation_id).save_hash
+        if save_hash is not None:  # no worker is at it, who would drop it
+            self._storage.drop_unused(set(), {save_hash})
         return write.result
 
 
@@ -278,6 +278,15 @@ def require_data(have: int, needed: int) -> None:
         raise ServiceError(
             Reason.INSUFFICIENT_DATA,
             f"expected at least {needed} transitions in the window, got {have}: submit more, or widen the window",
+        )
+
+
+def require_size(steps: int) -> None:
+    """Before they are read, which takes memory for all of them."""
+    if steps > MAX_WINDOW_STEPS:
+        raise invalid(
+            "window",
+            f"the window holds {steps} transitions, at most {MAX_WINDOW_STEPS} may be used: set window.last_steps",
         )
 
 

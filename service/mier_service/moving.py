@@ -82,7 +82,7 @@ class Moving:
             _require_movable(c, session)
             held = self._checkpoints.get(checkpoint)
             there = session.checkpoint_hash == held.checkpoint.hash
-            known = store_sessions.onnx_of(c, held.weights_hash)
+            known = store_sessions.onnx_of(c, held.checkpoint.hash, held.weights_hash)
             require_same(session.environment, held.environment, checkpoint)
             rows = store_transitions.read(c, session_id, layout_of(session), window)
         if known is None:
@@ -125,7 +125,7 @@ class Moving:
             create_time=context.create_time,
             checkpoint=held.name,
         )
-        onnx_hash = store_sessions.onnx_of(c, held.weights_hash)
+        onnx_hash = store_sessions.onnx_of(c, held.checkpoint.hash, held.weights_hash)
         if onnx_hash is None:
             onnx_hash = self._storage.onnx.put(self._checkpoints.export(held))
         store_sessions.add_version(c, session.id, version, onnx_hash)

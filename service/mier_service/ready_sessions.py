@@ -22,6 +22,7 @@ class Active:
 
     number: int
     weights_hash: str
+    onnx_hash: str
     seed: int
     observation_dim: int
     action_dim: int
@@ -40,7 +41,7 @@ class ReadySessions:
         self._max_policies = max_policies
         self._active: OrderedDict[str, Active] = OrderedDict()
         self._on: OrderedDict[str, set[str]] = OrderedDict()
-        """Sessions by the hash of the weights that they act on; never an empty set."""
+        """Sessions by the ONNX file of what they act with; never an empty set."""
 
     def __contains__(self, session_id: str) -> bool:
         return session_id in self._active
@@ -56,14 +57,14 @@ class ReadySessions:
         active = self._active.get(session_id)
         if active is not None:
             self._active.move_to_end(session_id)
-            self._on.move_to_end(active.weights_hash)
+            self._on.move_to_end(active.onnx_hash)
 
     def put(self, session_id: str, active: Active) -> set[str]:
         """In the place of what it acted with before; the sessions that had to go for it."""
         self.remove(session_id)
         self._active[session_id] = active
-        self._on.setdefault(active.weights_hash, set()).add(session_id)
-        self._on.move_to_end(active.weights_hash)
+        self._on.setdefault(active.onnx_hash, set()).add(session_id)
+        self._on.move_to_end(active.onnx_hash)
         gone: set[str] = set()
         while len(self._active) > self._max_sessions:
             gone.add(next(iter(self._active)))
@@ -79,7 +80,7 @@ class ReadySessions:
         active = self._active.pop(session_id, None)
         if active is None:
             return
-        sharers = self._on[active.weights_hash]
+        sharers = self._on[active.onnx_hash]
         sharers.discard(session_id)
         if not sharers:
-            del self._on[active.weights_hash]
+            del self._on[active.onnx_hash]

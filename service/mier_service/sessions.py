@@ -106,7 +106,7 @@ class Sessions:
             if earlier := store_keys.earlier_reply(c, retry):
                 return SessionValue.model_validate_json(earlier)
             held = self._checkpoints.get(checkpoint)
-            known = store_sessions.onnx_of(c, held.weights_hash)
+            known = store_sessions.onnx_of(c, held.checkpoint.hash, held.weights_hash)
         if expected is not None:
             require_fit(expected, held.environment, checkpoint)
         if known is None:
@@ -141,7 +141,7 @@ class Sessions:
         with self._storage.once(retry, SessionValue) as write:
             if write.earlier is None:
                 store_sessions.add_session(write.c, session)
-                onnx_hash = store_sessions.onnx_of(write.c, held.weights_hash)
+                onnx_hash = store_sessions.onnx_of(write.c, held.checkpoint.hash, held.weights_hash)
                 if onnx_hash is None:
                     onnx_hash = self._storage.onnx.put(self._checkpoints.export(held))
                 store_sessions.add_version(write.c, session.id, version, onnx_hash)
