@@ -2,7 +2,8 @@
 
 A row is a promise and the tests that try it; `tried` is what a test counts itself (cycles, calls, examples), or 1 for
 each test. Each row says the command and the commit that it is of. With `--only`, rows of other promises stay in the
-file as they are: what takes an hour need not be done again for one of them. The status is 1 if anything failed.
+file as they are: what takes an hour need not be done again for one of them. With `--add`, what is tried now counts
+beside what the file says of the same promise, for runs of several seeds. The status is 1 if anything failed.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ PROMISES = {
     "nothing acknowledged is lost or doubled": ["tests/promises/test_kill.py", "tests/promises/test_kill_apart.py"],
     "what is committed survives power loss": ["tests/promises/test_power_loss.py"],
     "a retry equals a single call": ["tests/promises/test_lost_answers.py", "tests/contract/test_idempotency.py"],
-    "a failing disk or file is said, and passes": ["tests/promises/test_storage_faults.py"],
+    "a failing disk or file is said, and passes": [
+        "tests/promises/test_storage_faults.py",
+        "tests/promises/test_full_disk.py",
+    ],
     "a restart resumes": ["tests/promises/test_resume.py"],
     "it ends well": ["tests/promises/test_ending.py"],
     "lineage by hand": ["tests/contract/test_lineage.py"],
@@ -92,6 +96,7 @@ def main() -> int:
     parser.add_argument("--sessions", type=int, default=10_000, help="that come and go while memory is measured")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="", help="promises whose name this pattern finds")
+    parser.add_argument("--add", action="store_true", help="count beside the rows that are there; of another seed")
     parser.add_argument("--out", type=Path, default=Path("out/promises.json"))
     options = parser.parse_args()
     os.environ["MIER_KILL_CYCLES"] = str(options.cycles)
@@ -104,20 +109,29 @@ def main() -> int:
     chosen = {name: files for name, files in chosen.items() if files}
     collector = Collector()
     pytest.main(["-q", "-p", "no:cacheprovider", *itertools.chain(*chosen.values())], plugins=[collector])
-    command, commit = _command(options), _commit()
-    rows = [{**_row(name, files, collector), "command": command, "commit": commit} for name, files in chosen.items()]
+    run = {"command": _command(options), "seed": options.seed, "commit": _commit()}
+    rows = [{**_row(name, files, collector), "runs": [run]} for name, files in chosen.items()]
     _show(rows)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    report = {"rows": _with_others(rows, options.out), "seed": options.seed, **_circumstances()}
+    report = {"rows": _with_others(rows, options.out, options.add), **_circumstances()}
     options.out.write_text(json.dumps(report, indent=1) + "\n")
     return 1 if any(row["failed"] or not row["tried"] for row in rows) else 0
 
 
-def _with_others(rows: list[dict[str, Any]], out: Path) -> list[dict[str, Any]]:
+def _with_others(rows: list[dict[str, Any]], out: Path, add: bool) -> list[dict[str, Any]]:
     """In the order of `PROMISES`; what was not tried this time is as it was."""
-    before = json.loads(out.read_text())["rows"] if out.is_file() else []
-    found = {row["promise"]: row for row in [*before, *rows]}
+    before = {row["promise"]: row for row in (json.loads(out.read_text())["rows"] if out.is_file() else [])}
+    if add:
+        rows = [_sum(before[row["promise"]], row) if row["promise"] in before else row for row in rows]
+    found = before | {row["promise"]: row for row in rows}
     return [found[name] for name in PROMISES if name in found]
+
+
+def _sum(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Two rows of a promise as one."""
+    summed = {name: one[name] + other[name] for name in ("tried", "failed", "seconds", "failures", "runs")}
+    counts = Counter(one["counts"]) + Counter(other["counts"])
+    return {**other, **summed, "counts": dict(sorted(counts.items()))}
 
 
 def _files(patterns: list[str]) -> list[str]:
