@@ -164,7 +164,7 @@ def test_a_message_that_is_large_once_unpacked_is_refused(
     """Little that unpacks to much is held to the same limit, and is told the same type and the limit. Beyond twice the
     limit it is gRPC itself that refuses, in its own words, which the client takes for what they mean.
 
-    Broken on purpose: X"""
+    Broken on purpose: without the length in the parser of messages; seen: INVALID_ARGUMENT, for bytes that are none."""
     call: Any = channel.unary_unary(f"/{SERVICE.full_name}/Act", None, None)
     metadata = [(name.lower(), value) for name, value in fuzzed.authorization("act").items()]
     with pytest.raises(grpc.RpcError) as told:

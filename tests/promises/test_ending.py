@@ -142,7 +142,7 @@ def _call_under_way_grpc(server: Server, session: str) -> Iterator[Callable[[], 
     )
     sent: queue.SimpleQueue[pb.ActStreamRequest | None] = queue.SimpleQueue()
     with grpc.insecure_channel(server.grpc) as channel:
-        stream = pb_grpc.AdaptationServiceStub(channel).ActStream(iter(sent.get, None), timeout=CALL_S)
+        stream = iter(pb_grpc.AdaptationServiceStub(channel).ActStream(iter(sent.get, None), timeout=CALL_S))
 
         def ask() -> int:
             sent.put(request)

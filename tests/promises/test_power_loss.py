@@ -53,7 +53,7 @@ def test_a_file_is_flushed_before_it_has_its_name(tmp_path: Path, monkeypatch: p
 
 
 def test_files_of_every_kind_go_that_way(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Broken on purpose: with `put` writing the bytes itself."""
+    """Broken on purpose: with `put` writing the bytes itself; seen: nothing was flushed where two flushes are due."""
     flushed: list[int] = []
     fsync = os.fsync
 
