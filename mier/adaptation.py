@@ -319,6 +319,14 @@ class Adaptation:
     transitions_used: int
 
 
+def ood_score(contexts: Tensor, known: Tensor) -> Tensor:
+    """[...]: distance of contexts [..., context_dim] from known ones [k, context_dim], in their standard deviations
+    (RMS over entries)."""
+    known = known.to(contexts)
+    spread = known.std(0, correction=0).clamp_min(1e-3)
+    return ((contexts - known.mean(0)) / spread).square().mean(-1).sqrt()
+
+
 def split_holdout(data: Transitions, fraction: float) -> tuple[Transitions, Transitions]:
     """(fit, held out) rows; the split depends on the number of rows alone, so a repeat sees the same one."""
     order = torch.randperm(data.size, generator=torch.Generator().manual_seed(data.size))
@@ -374,9 +382,7 @@ def _adapted(
     with torch.no_grad():
         before = nll(model, held, model.prior_context.expand_as(contexts)).flatten().tolist()
         after = nll(model, held, contexts).flatten().tolist()
-        known = training_contexts.to(contexts)
-        spread = known.std(0, correction=0).clamp_min(1e-3)
-        scores = ((contexts - known.mean(0)) / spread).square().mean(-1).sqrt().flatten().tolist()
+        scores = ood_score(contexts, training_contexts).flatten().tolist()
     values = contexts.float().cpu().view(len(tasks), -1).numpy()
     return [
         Adaptation(values[i].copy(), before[i], after[i], scores[i], transitions.size)

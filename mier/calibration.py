@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Self
 
+from mier.ood import OodReference
+
 
 @dataclass(frozen=True)
 class GateThresholds:
@@ -29,14 +31,23 @@ class GateThresholds:
 
 @dataclass(frozen=True)
 class Calibration:
-    """All of it."""
+    """All of it; None for what was not measured."""
 
-    gate: GateThresholds
+    gate: GateThresholds | None = None
+    ood: OodReference | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {"gate": vars(self.gate)}
+        known: dict[str, Any] = {}
+        if self.gate:
+            known["gate"] = vars(self.gate)
+        if self.ood:
+            known["ood"] = self.ood.to_json()
+        return known
 
     @classmethod
     def from_json(cls, tree: dict[str, Any]) -> Self:
         """Raises: ValueError, TypeError, KeyError: what does not fit."""
-        return cls(GateThresholds(**tree["gate"]))
+        return cls(
+            GateThresholds(**tree["gate"]) if "gate" in tree else None,
+            OodReference.from_json(tree["ood"]) if "ood" in tree else None,
+        )

@@ -57,10 +57,9 @@ class Checkpoint:
         return self.agent.spec
 
     @property
-    def calibration(self) -> Calibration | None:
-        """None where it was never calibrated."""
-        tree = self.manifest.get("calibration")
-        return None if tree is None else Calibration.from_json(tree)
+    def calibration(self) -> Calibration:
+        """Empty where it was never calibrated."""
+        return Calibration.from_json(self.manifest.get("calibration") or {})
 
 
 def encode(agent: Agent, buffer: RelabelBuffer, name: str, provenance: Mapping[str, Any]) -> dict[str, bytes]:
@@ -116,6 +115,7 @@ def decode(files: Mapping[str, bytes]) -> Checkpoint:
         spec = EnvSpec.from_json(manifest["spec"])
         agent = _agent(spec, Configuration.from_json(manifest["configuration"]), manifest["training_tasks"], weights)
         buffer = _unpack_buffer(spec, packed, len(agent.training_contexts))
+        Calibration.from_json(manifest.get("calibration") or {})
     except (
         safetensors.SafetensorError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError
     ) as error:  # fmt: skip

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mier.adaptation import ood_score
 from mier.networks import DynamicsModel
 from mier.types import Transitions
 
@@ -24,7 +25,7 @@ def dreamed_contexts(known: Tensor, count: int, reach: float, generator: torch.G
         known: [k, context_dim], contexts of training tasks.
         reach: in the units of `Adaptation.ood_score`: RMS over entries, in standard deviations of the known contexts.
     """
-    mean, score = known.mean(0), _score(known, known)
+    mean, score = known.mean(0), ood_score(known, known)
     offset = known - mean
     # Contexts that are not finite are for the caller to notice, in what comes of them.
     weights = score.square().cpu().nan_to_num(1.0) + 1e-12
@@ -36,14 +37,7 @@ def dreamed_contexts(known: Tensor, count: int, reach: float, generator: torch.G
 
 def beyond(contexts: Tensor, known: Tensor) -> Tensor:
     """[n] of bool: which of the contexts lie further out than any known one does."""
-    return _score(contexts, known) > _score(known, known).max()
-
-
-def _score(contexts: Tensor, known: Tensor) -> Tensor:
-    """[n]: `Adaptation.ood_score` of contexts [n, context_dim] among the known ones."""
-    mean = known.mean(0)
-    spread = (known - mean).square().mean(0).sqrt().clamp_min(1e-3)
-    return ((contexts - mean) / spread).square().mean(-1).sqrt()
+    return ood_score(contexts, known) > ood_score(known, known).max()
 
 
 @torch.no_grad()

@@ -22,6 +22,7 @@ from mier.checkpoint import Checkpoint
 from mier.config import FineTuneConfig
 from mier.exploration import noise
 from mier.finetune import FineTune
+from mier.following import Followed, Following, follow
 from mier.gate import Verdict, compare
 from mier.types import Transitions
 from mier.warm_start import policy_context_after
@@ -47,6 +48,9 @@ class Session:
         self.checkpoint, self.seed = checkpoint, seed
         self.transitions: Transitions | None = None
         self.model_context: Floats = checkpoint.agent.prior_context.numpy()
+        self.following: Following | None = None
+        self.task_start = 0
+        """So many of the transitions are of earlier tasks."""
         self.versions: list[PolicyVersion] = []
         self._publish(PolicyWeights.of(checkpoint.agent), fine_tuned=False)
 
@@ -75,7 +79,7 @@ class Session:
         return action
 
     def adapt(self) -> Adaptation:
-        """Adapt the model context, from the prior, to everything observed.
+        """Adapt the model context, from the prior, to everything observed of the present task.
 
         Raises:
             InsufficientData: too few transitions observed so far.
@@ -87,6 +91,24 @@ class Session:
         if not self.active.fine_tuned:
             own = policy_context_after(self.checkpoint, found, self._observed())
             self._publish(PolicyWeights(self.active.weights.state, own.numpy()), fine_tuned=False)
+        return found
+
+    def follow(self, *, episode_ended: bool) -> Followed | None:
+        """Let the context follow what was observed since the last call; where the task changed, begin anew with it.
+
+        Raises:
+            NotFinite: it leads to no finite context; nothing was changed.
+        """
+        found = follow(self.checkpoint.agent, self.following, self._observed(), episode_ended=episode_ended)
+        if found is None:
+            return None
+        if found.changed and self.transitions is not None:
+            self.task_start = self.transitions.size - found.state.rows
+        self.following, self.model_context = found.state, found.adaptation.context
+        if found.changed or not self.active.fine_tuned:
+            own = policy_context_after(self.checkpoint, found.adaptation, self._observed())
+            state = PolicyWeights.of(self.checkpoint.agent).state if found.changed else self.active.weights.state
+            self._publish(PolicyWeights(state, own.numpy()), fine_tuned=False)
         return found
 
     def start_finetune(self, config: FineTuneConfig | None = None, seed: int | None = None) -> FineTune:
@@ -106,9 +128,9 @@ class Session:
             InsufficientData: too few transitions for the gate.
         """
         verdict = None
-        if (calibration := self.checkpoint.calibration) is not None:
+        if (thresholds := self.checkpoint.calibration.gate) is not None:
             found = compare(self.checkpoint, self.active.weights, weights, self._observed())
-            verdict = found.verdict(calibration.gate)
+            verdict = found.verdict(thresholds)
         if verdict in (None, Verdict.PROMOTE):
             self.publish(weights)
         return verdict
@@ -120,7 +142,7 @@ class Session:
     def _observed(self) -> Transitions:
         if self.transitions is None:
             return self.checkpoint.relabel_buffer.transitions.rows(slice(0, 0))
-        return self.transitions
+        return self.transitions.rows(slice(self.task_start, None))
 
     def _publish(self, weights: PolicyWeights, *, fine_tuned: bool) -> PolicyVersion:
         parent = self.versions[-1].number if self.versions else None

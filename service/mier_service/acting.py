@@ -62,6 +62,8 @@ class Action:
     """[action_dim], environment units"""
     policy_version: int
     weights_hash: str
+    ood_percentile: float | None = None
+    """The newest model context's."""
 
 
 @dataclass
@@ -153,6 +155,14 @@ class Acting:
         active = self._active.get(session_id)
         # A load that is under way may have read the store before the change.
         if session_id in self._flights or (active is not None and active.number < version):
+            await self.refresh(session_id)
+
+    async def refresh_if_behind(self, session_id: str, version: int, model_context: int) -> None:
+        """As `refresh_if_older`, and makes sure that acts tell of this model context or a newer one."""
+        active = self._active.get(session_id)
+        if session_id in self._flights or (
+            active is not None and (active.number < version or active.model_context < model_context)
+        ):
             await self.refresh(session_id)
 
     async def refresh_unless(self, session_id: str, version: int) -> None:
@@ -266,6 +276,8 @@ class Acting:
             action_dim=session.environment.action_dim,
             context=np.asarray(version.policy_context, np.float32)[None],
             policy=policy,
+            model_context=session.model_context.number,
+            ood_percentile=session.model_context.ood_percentile,
             in_place_of=in_place_of,
         )
 
@@ -291,7 +303,7 @@ def _action(action: FloatArray, active: Active) -> Action:
             f"observation: under version {active.number} it leads to no finite action; check its units and order "
             "against the session's environment",
         )
-    return Action(action, active.number, active.weights_hash)
+    return Action(action, active.number, active.weights_hash, active.ood_percentile)
 
 
 def _inputs(call: ActCall, active: Active) -> tuple[FloatArray, FloatArray]:

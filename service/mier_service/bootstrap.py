@@ -16,6 +16,7 @@ from typing import IO, Any
 import structlog
 import torch
 import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mier_service import store_sessions
 from mier_service.access.gate import Gate
@@ -31,6 +32,7 @@ from mier_service.ending import end_now
 from mier_service.errors import Reason, ServiceError
 from mier_service.exposure import exposure_of
 from mier_service.files import write_durably
+from mier_service.following import SelfAdapting
 from mier_service.grpc import GrpcServer
 from mier_service.health import build_health
 from mier_service.http import Guard, build_app
@@ -43,6 +45,7 @@ from mier_service.logs import quiet_exporter
 from mier_service.metrics import Metrics
 from mier_service.moving import Moving
 from mier_service.offload import BoundedPool
+from mier_service.openpi import OpenpiEndpoint
 from mier_service.ready_sessions import ReadySessions
 from mier_service.recording import Recording
 from mier_service.retention import Retention
@@ -69,7 +72,11 @@ class _HttpServer(uvicorn.Server):
         yield
 
     async def calls_ended(self, until_s: float) -> None:
-        """Waits for a moment without a call under way, but not beyond that time of the event loop."""
+        """Waits for a moment without a call under way, but not beyond that time of the event loop. A WebSocket would be
+        a call for as long as it is open: these are closed at once."""
+        for connection in list(self.server_state.connections):
+            if not isinstance(connection, HttpProtocol):
+                connection.shutdown()
         while self.server_state.tasks and asyncio.get_running_loop().time() < until_s:
             await asyncio.sleep(_LOOK_EVERY_S)
 
@@ -118,11 +125,13 @@ class Service:
             config.max_queued_operations,
             _new_id,
         )
+        recording = Recording(self._storage, self._store_pool)
+        self._self_adapting = SelfAdapting(self._storage, self._checkpoints, acting, learning, self._adapt_pool)
         sessions = Sessions(self._storage, self._checkpoints, acting, self._changes, self._store_pool, _new_id)
         self._gate = Gate(self._storage.store, exposure.keys_required, time.time)
         plain = Core(
             sessions,
-            Recording(self._storage, self._store_pool),
+            recording,
             learning,
             acting,
             Lineage(self._storage, acting, self._store_pool),
@@ -130,7 +139,11 @@ class Service:
         )
         core = GuardedCore.of(plain, self._gate)
         self._poller = Poller(
-            self._storage.store, self._changes, self._poll_pool, _refresher(acting), config.poll_every_s
+            self._storage.store,
+            self._changes,
+            self._poll_pool,
+            _refresher(acting, self._self_adapting),
+            config.poll_every_s,
         )
         self._retention = Retention(
             self._storage, acting, self._upkeep_pool, config.keep_idle_sessions_s, config.sweep_every_s, time.monotonic
@@ -149,20 +162,24 @@ class Service:
             self._metrics.worker_ended,
         )
         learning.on_queued = self._workers.wake
+        recording.on_stored = self._self_adapting.notice
         self._grpc = GrpcServer(core, self._gate, self._metrics, config)
         calls = build_router(core, self._decode_pool, self._metrics)
         health = build_health(self._lifecycle, self._storage, self._poll_pool, self._metrics, self._checkpoints.names)
         self._app = build_app(calls, health, exposure.keys_required)
         guard = Guard(self._app, self._lifecycle, self._gate, self._metrics, config)
+        openpi = OpenpiEndpoint(core, self._gate, self._lifecycle, self._decode_pool, self._metrics, config)
         secured: dict[str, Any] = tls.uvicorn() if tls else {}
         self._http = _HttpServer(
             uvicorn.Config(
-                guard,
+                _by_kind(guard, openpi),
                 log_config=None,
                 access_log=False,
                 http=HttpProtocol,
                 lifespan="off",
-                ws="none",
+                ws="websockets-sansio",
+                ws_max_size=config.max_body_bytes,
+                ws_per_message_deflate=False,  # a few bytes could become many
                 server_header=False,
                 proxy_headers=False,
                 **secured,
@@ -189,6 +206,7 @@ class Service:
             asyncio.create_task(self._poller.run(), name="poller"),
             asyncio.create_task(keep_current(self._gate, self._poll_pool, self._config.poll_every_s), name="keys"),
             asyncio.create_task(self._retention.run(), name="upkeep"),
+            asyncio.create_task(self._self_adapting.run(), name="self_adapting"),
             asyncio.create_task(self._acting.catch_up(_CATCH_UP_EVERY_S), name="catching_up"),
         ]
         if not self._stop.is_set():  # it may have been asked to end while it prepared
@@ -278,6 +296,13 @@ class Service:
         await asyncio.gather(http, return_exceptions=True)
 
 
+def _by_kind(http: ASGIApp, websocket: ASGIApp) -> ASGIApp:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await (websocket if scope["type"] == "websocket" else http)(scope, receive, send)
+
+    return app
+
+
 def _status(ended: set[asyncio.Task[Any]]) -> int:
     """1 if a part that serves until it is stopped ended by itself; says which, and why."""
     for task in ended:
@@ -286,8 +311,9 @@ def _status(ended: set[asyncio.Task[Any]]) -> int:
     return 1 if ended else 0
 
 
-def _refresher(acting: Acting) -> Callable[[str], Awaitable[None]]:
+def _refresher(acting: Acting, self_adapting: SelfAdapting) -> Callable[[str], Awaitable[None]]:
     async def refresh(session_id: str) -> None:
+        self_adapting.notice(session_id)
         try:
             await acting.refresh(session_id)
         except ServiceError as error:

@@ -78,6 +78,7 @@ class ServeConfig(BaseSettings):
 
     max_body_bytes: int = Field(default=16 * _MIB, ge=1024, description="largest request, HTTP and gRPC")
     max_http_requests: int = Field(default=256, ge=1, description="HTTP requests under way, at most")
+    max_openpi_connections: int = Field(default=256, ge=1, description="robots connected by WebSocket, at most")
     max_grpc_calls: int = Field(default=512, ge=1, description="gRPC calls and streams under way, at most")
     max_watchers: int = Field(default=256, ge=1, description="operations being watched, at most")
     max_active_sessions: int = Field(

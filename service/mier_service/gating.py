@@ -25,9 +25,8 @@ def judge(
     transitions: Transitions,
 ) -> tuple[Promotion, GateValue | None]:
     """The verdict, and what it rests on; ungated, and nothing, where the checkpoint was never calibrated."""
-    if (calibration := checkpoint.calibration) is None:
+    if (thresholds := checkpoint.calibration.gate) is None:
         return Promotion.UNGATED, None
-    thresholds = calibration.gate
     try:
         found = compare(checkpoint, incumbent, candidate, transitions)
     except InsufficientData as error:

@@ -86,6 +86,14 @@ class AdaptationServicer(pb_grpc.AdaptationServiceServicer):
 
         return await self._answer("ResumeSession", rpc, work)
 
+    async def SetSessionMode(self, request: pb.SetSessionModeRequest, rpc: Rpc) -> pb.SetSessionModeResponse:
+        async def work() -> pb.SetSessionModeResponse:
+            mode = m.session_mode(request.mode)
+            session = await self._core.sessions.set_mode(request.session_id, mode, request.idempotency_key)
+            return pb.SetSessionModeResponse(session=m.session(session))
+
+        return await self._answer("SetSessionMode", rpc, work)
+
     async def ListVersions(self, request: pb.ListVersionsRequest, rpc: Rpc) -> pb.ListVersionsResponse:
         async def work() -> pb.ListVersionsResponse:
             page = await self._core.sessions.versions(request.session_id, request.page_size, request.page_token)

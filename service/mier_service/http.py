@@ -103,7 +103,7 @@ def _methods(request: Request) -> str:
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
-    return _respond(request, _internal())
+    return _respond(request, internal_error())
 
 
 def _respond(request: Request, error: ServiceError, headers: Any = None) -> Response:
@@ -151,11 +151,9 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            if scope["type"] == "websocket":
-                await send({"type": "websocket.close", "code": 1003})
             return
         started_s = time.perf_counter()
-        request_id = _request_id(scope)
+        request_id = request_id_of(scope)
         scope["mier.request_id"] = request_id
         started = False
 
@@ -180,7 +178,7 @@ class Guard:
             scope["mier.outcome"] = Reason.INTERNAL.value
             _log.exception("request_failed", request_id=request_id, method=scope["method"], path=scope["path"])
             if not started:
-                await problem_response(_internal(), request_id)(scope, receive, named)
+                await problem_response(internal_error(), request_id)(scope, receive, named)
         finally:
             self._under_way -= 1
             call = getattr(scope.get("endpoint"), "__name__", "none")
@@ -223,11 +221,13 @@ class Guard:
         )
 
 
-def _internal() -> ServiceError:
+def internal_error() -> ServiceError:
+    """All that a caller is told of what nobody expected."""
     return ServiceError(Reason.INTERNAL, "an error of the service; its log says more")
 
 
-def _request_id(scope: Scope) -> str:
+def request_id_of(scope: Scope) -> str:
+    """The caller's name for the request, if it is one, else a new one."""
     for name, value in scope["headers"]:
         text: str = value.decode("latin-1")
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(text):

@@ -18,7 +18,18 @@ from mier_service.lineage import MAX_REASON_CHARACTERS
 from mier_service.offload import BoundedPool
 from mier_service.problems import from_pydantic
 from mier_service.recording import Submission
-from mier_service.values import EXAMPLE_HASH, EXAMPLE_ID, MAX_INDEX, MAX_SEED, WHOLE, Given, Value, WindowValue
+from mier_service.values import (
+    EXAMPLE_HASH,
+    EXAMPLE_ID,
+    MAX_INDEX,
+    MAX_SEED,
+    OOD_PERCENTILE,
+    WHOLE,
+    Given,
+    SessionMode,
+    Value,
+    WindowValue,
+)
 
 JSON = "application/json"
 BINARY = "application/octet-stream"
@@ -167,6 +178,12 @@ class ActBody(Body):
         return ActCall(self.session_id, observation, self.deterministic, self.episode, self.step)
 
 
+class ModeBody(Body):
+    """Asks a session to adapt by itself, or not to."""
+
+    mode: SessionMode = Field(description="off, context or auto.", examples=["auto"])
+
+
 class ActBatchBody(Body):
     """Asks for many actions."""
 
@@ -179,6 +196,7 @@ class ActReply(Value):
     action: list[float] = Field(description="Environment units, within bounds. [action_dim]", examples=[[0.1, -0.4]])
     policy_version: int = Field(description="Version that chose it; send it back with the transition.", examples=[1])
     weights_hash: str = Field(description="SHA-256 of that version's weights.", examples=[EXAMPLE_HASH])
+    ood_percentile: float | None = Field(default=None, description=OOD_PERCENTILE, examples=[42.0])
 
 
 class OutcomeError(Value):

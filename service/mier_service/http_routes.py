@@ -26,6 +26,7 @@ from mier_service.http_bodies import (
     AdaptBody,
     CreateSessionBody,
     FineTuneBody,
+    ModeBody,
     OutcomeError,
     TransitionsBody,
     media_type,
@@ -134,6 +135,18 @@ def _add_sessions(router: APIRouter, core: GuardedCore, pool: BoundedPool) -> No
     async def resume_session(session_id: str, key: Key = "") -> SessionValue:
         """Lets learning go on."""
         return await core.sessions.resume(session_id, key)
+
+    @router.post(
+        "/sessions/{session_id}/mode",
+        tags=tags,
+        openapi_extra=request_body((JSON, ModeBody)),
+        responses=refusals(404, 409, 415),
+    )
+    async def set_session_mode(session_id: str, request: Request, key: Key = "") -> SessionValue:
+        """Whether the session adapts by itself, from the next transitions on."""
+        media_type(request, (JSON,))
+        body = await read_json(request, ModeBody, pool)
+        return await core.sessions.set_mode(session_id, body.mode, key)
 
     @router.get("/sessions/{session_id}/versions", tags=tags, responses=refusals(404))
     async def list_versions(session_id: str, page_size: PageSize = 0, page_token: PageToken = "") -> VersionPage:
@@ -279,6 +292,8 @@ def _add_acting(router: APIRouter, core: GuardedCore, pool: BoundedPool) -> None
                 "Mier-Policy-Version": str(action.policy_version),
                 "Mier-Weights-Hash": action.weights_hash,
             }
+            if action.ood_percentile is not None:
+                headers["Mier-Ood-Percentile"] = str(action.ood_percentile)
             return Response(action.action.astype("<f4").tobytes(), 200, headers, BINARY)
         return JSONResponse(_reply(action))
 
@@ -302,6 +317,7 @@ def _reply(action: Action) -> dict[str, Any]:
         "action": action.action.tolist(),
         "policy_version": action.policy_version,
         "weights_hash": action.weights_hash,
+        "ood_percentile": action.ood_percentile,
     }
 
 

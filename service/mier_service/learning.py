@@ -13,33 +13,32 @@ import time
 from collections.abc import AsyncIterator, Callable
 
 import numpy as np
+import numpy.typing as npt
 from sqlalchemy import Connection
 
 from mier.adaptation import Adaptation, InsufficientData
+from mier.ood import OodReference
 from mier.types import Transitions
 from mier.warm_start import policy_context_after
-from mier_service import store_keys, store_operations, store_promotions, store_sessions, store_transitions
+from mier_service import store_keys, store_operations, store_sessions, store_transitions
 from mier_service.acting import Acting
 from mier_service.carry_through import carry_through
 from mier_service.changes import Changes
 from mier_service.checkpoints import Checkpoints, HeldCheckpoint
 from mier_service.errors import Reason, ServiceError, invalid
 from mier_service.offload import BoundedPool
+from mier_service.publishing import publish_context
 from mier_service.sessions import require_seed
 from mier_service.storage import Storage
 from mier_service.store_keys import Retry
-from mier_service.store_promotions import SERVICE, Why
 from mier_service.transition_rows import RowLayout
 from mier_service.values import (
     AdaptationValue,
     ModelContextValue,
     OperationState,
     OperationValue,
-    Promotion,
-    PromotionKind,
     SessionState,
     SessionValue,
-    VersionOrigin,
     WindowValue,
 )
 
@@ -79,12 +78,15 @@ class Learning:
         retry = Retry.of(key, "Adapt", session_id, window.model_dump_json())
 
         async def act_with(value: AdaptationValue) -> None:
-            await self._acting.refresh_if_older(session_id, value.active_version.number)
+            # Not only where a version was published: actions tell the newest context's percentile, too.
+            await self._acting.refresh_if_behind(session_id, value.active_version.number, value.model_context.number)
 
         return await carry_through(self._adapt_pool, act_with, self._adapt, session_id, window, retry)
 
-    async def fine_tune(self, session_id: str, updates: int | None, seed: int, key: str) -> OperationValue:
-        """Queues a fine-tune from the active version's weights on all transitions of this moment."""
+    async def fine_tune(
+        self, session_id: str, updates: int | None, seed: int, key: str, reason: str = ""
+    ) -> OperationValue:
+        """Queues a fine-tune from the active version's weights on all transitions of the present task."""
         require_seed(seed)
         if updates is not None and not 1 <= updates <= MAX_UPDATES:
             raise invalid("updates", f"expected 1 <= updates <= {MAX_UPDATES}, got {updates}")
@@ -94,7 +96,9 @@ class Learning:
             self._changes.expect(value.id)
             self.on_queued()
 
-        return await carry_through(self._store_pool, tell_workers, self._fine_tune, session_id, updates, seed, retry)
+        return await carry_through(
+            self._store_pool, tell_workers, self._fine_tune, session_id, updates, seed, retry, reason
+        )
 
     async def operation(self, operation_id: str) -> OperationValue:
         value = await self._store_pool.run(self._operation, operation_id)
@@ -136,8 +140,7 @@ class Learning:
                 return AdaptationValue.model_validate_json(earlier)
             session = store_sessions.get_session(c, session_id)
             require_learning(session)
-            require_size(store_transitions.count(c, session_id, window))
-            rows = store_transitions.read(c, session_id, layout_of(session), window)
+            rows = _rows(c, session, window)
         held = self._checkpoints.get(session.checkpoint, session.checkpoint_hash)
         started_s = time.perf_counter()
         transitions = layout_of(session).transitions(rows)
@@ -147,45 +150,27 @@ class Learning:
         with self._storage.once(retry, AdaptationValue) as write:
             if write.earlier is None:
                 require_same_checkpoint(write.c, session)
-                write.reply = self._record(write.c, session_id, window, found, own.tolist(), elapsed_ms)
+                now_s, reference = self._storage.clock(), held.checkpoint.calibration.ood
+                number = store_sessions.newest_model_context(write.c, session_id).number + 1
+                context = context_value(number, found, window, now_s, reference)
+                write.reply = self._record(write.c, session_id, context, own.tolist(), elapsed_ms)
         return write.result
 
     def _record(
-        self,
-        c: Connection,
-        session_id: str,
-        window: WindowValue,
-        found: Adaptation,
-        policy_context: list[float],
-        elapsed_ms: float,
+        self, c: Connection, session_id: str, context: ModelContextValue, policy_context: list[float], elapsed_ms: float
     ) -> AdaptationValue:
         session = store_sessions.get_session(c, session_id)
         require_learning(session)  # it may have been paused while this was computed
-        context = context_value(session.model_context.number + 1, found, window, self._storage.clock())
-        store_sessions.add_model_context(c, session_id, context)
-        store_sessions.touch(c, {session_id}, context.create_time.timestamp())
-        active, onnx_hash = store_sessions.get_version(c, session_id, session.active_version)
-        published = active.origin is not VersionOrigin.FINE_TUNE and not session.pinned
-        if published:
-            active = active.model_copy(
-                update={
-                    "number": store_sessions.newest_version_number(c, session_id) + 1,
-                    "parent": active.number,
-                    "policy_context": policy_context,
-                    "model_context_number": context.number,
-                    "origin": VersionOrigin.ADAPT,
-                    "promotion": Promotion.UNGATED,
-                    "transitions_used": found.transitions_used,
-                    "create_time": context.create_time,
-                }
-            )
-            store_sessions.add_version(c, session_id, active, onnx_hash)
-            reason = f"adapted to {found.transitions_used} transitions"
-            why = Why(PromotionKind.PUBLISH, SERVICE, reason, context.create_time.timestamp())
-            store_promotions.swap(c, session, active, why)
-        return AdaptationValue(model_context=context, active_version=active, published=published, elapsed_ms=elapsed_ms)
+        before = session.active_version
+        active = publish_context(c, session, context, policy_context)
+        return AdaptationValue(
+            model_context=context,
+            active_version=active,
+            published=active.number != before,
+            elapsed_ms=elapsed_ms,
+        )
 
-    def _fine_tune(self, session_id: str, updates: int | None, seed: int, retry: Retry) -> OperationValue:
+    def _fine_tune(self, session_id: str, updates: int | None, seed: int, retry: Retry, reason: str) -> OperationValue:
         with self._storage.store.read() as c:
             if earlier := store_keys.earlier_reply(c, retry):
                 return OperationValue.model_validate_json(earlier)
@@ -197,9 +182,9 @@ class Learning:
             if write.earlier is None:
                 session = require_same_checkpoint(write.c, session)
                 require_learning(session)
-                require_data(session.transitions_count, configuration.adapt.min_transitions)
+                require_data(session.transitions_count - session.task_start, configuration.adapt.min_transitions)
                 self._require_room(write.c, session_id)
-                write.reply = self._queue(write.c, session, total, seed)
+                write.reply = self._queue(write.c, session, total, seed, reason)
         return write.result
 
     def _require_room(self, c: Connection, session_id: str) -> None:
@@ -216,7 +201,7 @@ class Learning:
                 "try again later",
             )
 
-    def _queue(self, c: Connection, session: SessionValue, updates: int, seed: int) -> OperationValue:
+    def _queue(self, c: Connection, session: SessionValue, updates: int, seed: int, reason: str) -> OperationValue:
         now = store_sessions.to_time(self._storage.clock())
         operation = OperationValue(
             id=self._new_id(),
@@ -226,15 +211,16 @@ class Learning:
             updates_done=0,
             updates_total=updates,
             seed=seed,
-            transitions_used=session.transitions_count,
+            transitions_used=session.transitions_count - session.task_start,
             start_version=session.active_version,
             result_version=0,
             attempts=0,
             create_time=now,
             update_time=now,
+            reason=reason,
         )
         newest = store_transitions.last_batch_row(c, session.id)
-        store_operations.add(c, operation, newest, session.model_context.number)
+        store_operations.add(c, operation, session.task_start, newest, session.model_context.number)
         store_sessions.touch(c, {session.id}, now.timestamp())
         return operation
 
@@ -281,8 +267,17 @@ def require_data(have: int, needed: int) -> None:
         )
 
 
+def _rows(c: Connection, session: SessionValue, window: WindowValue) -> npt.NDArray[np.float32]:
+    """[n, width]; all of them are those of the present task. Counted before they are read, which takes memory."""
+    steps = store_transitions.count(c, session.id, window)
+    if window.last_steps is None and window.from_episode is None:
+        steps = max(0, steps - session.task_start)
+        window = WindowValue(last_steps=max(1, steps))
+    require_size(steps)
+    return store_transitions.read(c, session.id, layout_of(session), window)[:steps]
+
+
 def require_size(steps: int) -> None:
-    """Before they are read, which takes memory for all of them."""
     if steps > MAX_WINDOW_STEPS:
         raise invalid(
             "window",
@@ -318,7 +313,9 @@ def infer(held: HeldCheckpoint, transitions: Transitions) -> Adaptation:
     return found
 
 
-def context_value(number: int, found: Adaptation, window: WindowValue, now_s: float) -> ModelContextValue:
+def context_value(
+    number: int, found: Adaptation, window: WindowValue, now_s: float, reference: OodReference | None
+) -> ModelContextValue:
     """What was found, as the model context of that number."""
     return ModelContextValue(
         number=number,
@@ -329,6 +326,7 @@ def context_value(number: int, found: Adaptation, window: WindowValue, now_s: fl
         transitions_used=found.transitions_used,
         window=window,
         create_time=store_sessions.to_time(now_s),
+        ood_percentile=reference.percentile(found) if reference else None,
     )
 
 

@@ -85,6 +85,7 @@ class Moving:
             known = store_sessions.onnx_of(c, held.checkpoint.hash, held.weights_hash)
             require_same(session.environment, held.environment, checkpoint)
             rows = store_transitions.read(c, session_id, layout_of(session), window)
+            rows = rows[max(0, len(rows) - (session.transitions_count - session.task_start)) :]  # of the present task
         if known is None:
             self._checkpoints.export(held)  # takes seconds, so not under the write lock
         arrival = None if there else self._arrive(session, held, rows, window, why.time_s)
@@ -107,7 +108,9 @@ class Moving:
         transitions = layout_of(session).transitions(rows)
         found = infer(held, transitions)
         own = policy_context_after(held.checkpoint, found, transitions)
-        return _Arrival(context_value(0, found, window, now_s), own.tolist(), VersionOrigin.ADAPT)
+        return _Arrival(
+            context_value(0, found, window, now_s, held.checkpoint.calibration.ood), own.tolist(), VersionOrigin.ADAPT
+        )
 
     def _record(self, c: Connection, session: SessionValue, held: HeldCheckpoint, arrival: _Arrival, why: Why) -> None:
         context = arrival.context.model_copy(update={"number": session.model_context.number + 1})

@@ -29,6 +29,10 @@ class Active:
     context: npt.NDArray[np.float32]
     """[1, context_dim]"""
     policy: Policy
+    model_context: int
+    """Number of the newest."""
+    ood_percentile: float | None
+    """Its percentile."""
     in_place_of: int | None = None
     """The version that should act, whose file is damaged."""
 

@@ -51,6 +51,12 @@ sessions = Table(
     Column("pinned", Integer, nullable=False, server_default="0"),
     # When somebody last used it, to within a sweep: what retention goes by.
     Column("last_used_s", Float, nullable=False, server_default="0"),
+    # Whether the context follows the task by itself.
+    Column("mode", Text, nullable=False, server_default="off"),
+    # 1, and 1 more for each change of the task that was noticed.
+    Column("task_number", Integer, nullable=False, server_default="1"),
+    # So many transitions, the first in the order of storing, are of earlier tasks.
+    Column("task_start", Integer, nullable=False, server_default="0"),
     sqlite_autoincrement=True,
 )
 
@@ -66,6 +72,10 @@ model_contexts = Table(
     Column("transitions_used", Integer, nullable=False),
     Column("window_json", Text),
     Column("create_time_s", Float, nullable=False),
+    # 0 to 100; null where the checkpoint had nothing to compare with.
+    Column("ood_percentile", Float),
+    # `mier.following.Following`, to go on from; null where the context was asked for.
+    Column("following_json", Text),
 )
 
 versions = Table(
@@ -159,6 +169,10 @@ operations = Table(
     Column("revision", Integer, nullable=False),
     Column("create_time_s", Float, nullable=False),
     Column("update_time_s", Float, nullable=False),
+    # Where its data begin: so many transitions are of earlier tasks.
+    Column("first_transition", Integer, nullable=False, server_default="0"),
+    # Why the service began it by itself; empty where somebody asked.
+    Column("reason", Text, nullable=False, server_default=""),
     Index("operations_state", "state"),
     Index("operations_session", "session_id"),
     sqlite_autoincrement=True,

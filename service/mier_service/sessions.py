@@ -22,6 +22,7 @@ from mier_service.values import (
     ModelContextValue,
     Promotion,
     PromotionKind,
+    SessionMode,
     SessionPage,
     SessionState,
     SessionValue,
@@ -93,6 +94,11 @@ class Sessions:
         """Lets learning go on."""
         retry = Retry.of(key, "ResumeSession", session_id)
         return await self._pool.run(self._set_state, session_id, SessionState.ACTIVE, retry)
+
+    async def set_mode(self, session_id: str, mode: SessionMode, key: str) -> SessionValue:
+        """Whether it adapts by itself from the next transitions on."""
+        retry = Retry.of(key, "SetSessionMode", session_id, mode.value)
+        return await self._pool.run(self._set_mode, session_id, mode, retry)
 
     async def versions(self, session_id: str, page_size: int, page_token: str) -> VersionPage:
         """Lineage, oldest first."""
@@ -174,6 +180,14 @@ class Sessions:
         with self._storage.once(retry, SessionValue) as write:
             if write.earlier is None:
                 store_sessions.set_state(write.c, session_id, state)
+                store_sessions.touch(write.c, {session_id}, self._storage.clock())
+                write.reply = store_sessions.get_session(write.c, session_id)
+        return write.result
+
+    def _set_mode(self, session_id: str, mode: SessionMode, retry: Retry) -> SessionValue:
+        with self._storage.once(retry, SessionValue) as write:
+            if write.earlier is None:
+                store_sessions.set_mode(write.c, session_id, mode)
                 store_sessions.touch(write.c, {session_id}, self._storage.clock())
                 write.reply = store_sessions.get_session(write.c, session_id)
         return write.result

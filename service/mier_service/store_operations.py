@@ -27,11 +27,14 @@ class LeaseLost(Exception):
     """Another worker has the operation now, or it is gone."""
 
 
-def add(c: Connection, operation: OperationValue, last_batch_row: int, model_context_number: int) -> None:
+def add(
+    c: Connection, operation: OperationValue, first_transition: int, last_batch_row: int, model_context_number: int
+) -> None:
     row = operation.model_dump(exclude={"create_time", "update_time", "metrics", "error"}, mode="json")
     c.execute(
         insert(operations).values(
             **row,
+            first_transition=first_transition,
             last_batch_row=last_batch_row,
             model_context_number=model_context_number,
             attempts_without_progress=0,
@@ -67,6 +70,13 @@ def unfinished_of_session(c: Connection, session_id: str) -> str | None:
         .where(operations.c.session_id == session_id, operations.c.state.in_(UNFINISHED))
         .limit(1)
     ).scalar()
+
+
+def of_task(c: Connection, session_id: str, first_transition: int) -> list[Row[Any]]:
+    """The session's operations on data that begin there, oldest first."""
+    o = operations.c
+    statement = select(operations).where(o.session_id == session_id, o.first_transition == first_transition)
+    return list(c.execute(statement.order_by(o.row)))
 
 
 class Revision(NamedTuple):
@@ -202,4 +212,5 @@ def value(row: Row[Any]) -> OperationValue:
         attempts=row.attempts,
         create_time=to_time(row.create_time_s),
         update_time=to_time(row.update_time_s),
+        reason=row.reason,
     )

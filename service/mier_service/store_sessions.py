@@ -17,6 +17,7 @@ from mier_service.values import (
     ModelContextValue,
     OperationState,
     Promotion,
+    SessionMode,
     SessionState,
     SessionValue,
     VersionOrigin,
@@ -62,7 +63,9 @@ def add_session(c: Connection, session: SessionValue) -> None:
     add_model_context(c, session.id, session.model_context)
 
 
-def add_model_context(c: Connection, session_id: str, value: ModelContextValue) -> None:
+def add_model_context(
+    c: Connection, session_id: str, value: ModelContextValue, following_json: str | None = None
+) -> None:
     c.execute(
         insert(model_contexts).values(
             session_id=session_id,
@@ -74,6 +77,8 @@ def add_model_context(c: Connection, session_id: str, value: ModelContextValue) 
             transitions_used=value.transitions_used,
             window_json=value.window.model_dump_json() if value.window else None,
             create_time_s=value.create_time.timestamp(),
+            ood_percentile=value.ood_percentile,
+            following_json=following_json,
         )
     )
 
@@ -112,6 +117,24 @@ def list_sessions(c: Connection, after_row: int, limit: int) -> tuple[list[Sessi
 def set_state(c: Connection, session_id: str, state: SessionState) -> None:
     _session_row(c, session_id)
     c.execute(update(sessions).where(sessions.c.id == session_id).values(state=state.value))
+
+
+def set_mode(c: Connection, session_id: str, mode: SessionMode) -> None:
+    _session_row(c, session_id)
+    c.execute(update(sessions).where(sessions.c.id == session_id).values(mode=mode.value))
+
+
+def begin_task(c: Connection, session_id: str, task_start: int) -> None:
+    """The task changed: what was stored before that many transitions is of earlier ones."""
+    new = {"task_start": task_start, "task_number": sessions.c.task_number + 1}
+    c.execute(update(sessions).where(sessions.c.id == session_id).values(**new))
+
+
+def following_of(c: Connection, session_id: str, model_context: int) -> str | None:
+    """What following had come to at that model context; None where it was not followed."""
+    m = model_contexts.c
+    statement = select(m.following_json).where(m.session_id == session_id, m.number == model_context)
+    return c.execute(statement).scalar()
 
 
 def touch(c: Connection, session_ids: set[str], now_s: float) -> None:
@@ -230,6 +253,7 @@ def _model_context(row: Row[Any]) -> ModelContextValue:
         transitions_used=row.transitions_used,
         window=WindowValue.model_validate_json(row.window_json) if row.window_json else None,
         create_time=to_time(row.create_time_s),
+        ood_percentile=row.ood_percentile,
     )
 
 
@@ -253,6 +277,9 @@ def _session(c: Connection, row: Row[Any]) -> SessionValue:
         transitions_count=row.transitions_count,
         create_time=to_time(row.create_time_s),
         pinned=bool(row.pinned),
+        mode=SessionMode(row.mode),
+        task_number=row.task_number,
+        task_start=row.task_start,
     )
 
 

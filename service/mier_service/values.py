@@ -97,6 +97,21 @@ class SessionState(StrEnum):
     PAUSED = "paused"
 
 
+OOD_PERCENTILE = (
+    "Where the task lies among tasks of the training distribution, by how strange they look: 0 to 100; from 95 on it "
+    "counts as out of distribution. Null for the prior, and where the checkpoint has nothing to compare with."
+)
+
+
+class SessionMode(StrEnum):
+    """Whether a session adapts by itself: `off`: not at all; `context`: its context follows the transitions as they
+    come; `auto`: and fine-tunes start by themselves where a context alone will not do."""
+
+    OFF = "off"
+    CONTEXT = "context"
+    AUTO = "auto"
+
+
 class ModelContextValue(Value):
     """What adaptation inferred about the task; apart from the policy context, which a version pins."""
 
@@ -112,6 +127,7 @@ class ModelContextValue(Value):
     transitions_used: int = Field(default=0, description="Transitions that the adaptation used.", examples=[400])
     window: WindowValue | None = Field(default=None, description="The window they were taken from; null for the prior.")
     create_time: datetime = Field(description="When it was inferred (UTC).")
+    ood_percentile: float | None = Field(default=None, description=OOD_PERCENTILE, examples=[42.0])
 
 
 class SessionValue(Value):
@@ -128,6 +144,11 @@ class SessionValue(Value):
     transitions_count: int = Field(description="Transitions stored, each step once.", examples=[400])
     create_time: datetime = Field(description="When it was created (UTC).")
     pinned: bool = Field(default=False, description="True: the active version stays until it is unpinned.")
+    mode: SessionMode = Field(default=SessionMode.OFF, description="Whether it adapts by itself.")
+    task_number: int = Field(default=1, description="1, and 1 more for each change of the task.", examples=[1])
+    task_start: int = Field(
+        default=0, description="So many of its transitions, the first stored, are of earlier tasks.", examples=[0]
+    )
 
 
 class VersionOrigin(StrEnum):
@@ -281,6 +302,7 @@ class OperationValue(Value):
     attempts: int = Field(description="Times a worker took it up; above 1 after a restart.", examples=[1])
     create_time: datetime = Field(description="When it was asked for (UTC).")
     update_time: datetime = Field(description="When it last changed (UTC).")
+    reason: str = Field(default="", description="Why the service began it by itself; empty where somebody asked.")
 
 
 class SessionPage(Value):

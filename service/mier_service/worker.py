@@ -132,6 +132,7 @@ class Worker:
             start, onnx_hash = store_sessions.get_version(c, session.id, row.start_version)
             layout = RowLayout(session.environment.observation_dim, session.environment.action_dim)
             rows = store_transitions.read(c, session.id, layout, WindowValue(), row.last_batch_row)
+        rows = rows[row.first_transition :]  # the rest is of earlier tasks
         # Not the session's, which may have been taken to another checkpoint since the fine-tune was asked for.
         held = self._checkpoints.get(start.checkpoint, start.checkpoint_hash)
         config = replace(held.checkpoint.agent.configuration.finetune, updates=row.updates_total)

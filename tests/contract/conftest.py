@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from mier.ood import OodReference
 from mier.types import Varies
 from mier_client.grpc_transport import GrpcTransport
 from mier_client.http_transport import HttpTransport
@@ -18,13 +19,15 @@ from tests.contract.fuzzed import CHECKPOINT, Fuzzed
 from tests.contract.server import Reached, Server
 
 REWARD, DYNAMICS = "tiny-reward", "tiny-dynamics"
+OOD = OodReference(tuple(0.25 * i for i in range(1, 40)), tuple(float(10 * i) for i in range(1, 40)))
+"""What the tasks that `REWARD` was trained on would show."""
 MAX_BODY_BYTES = 256 * 1024
 
 
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoints")
-    tiny.write(folder, REWARD, Varies.REWARD, seed=0)
+    tiny.write(folder, REWARD, Varies.REWARD, seed=0, ood=OOD)
     tiny.write(folder, DYNAMICS, Varies.DYNAMICS, seed=1)
     return folder
 
@@ -53,6 +56,11 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzzed]:
     running = Fuzzed(folder / "checkpoints", folder / "data")
     yield running
     running.stop()
+
+
+@pytest.fixture(scope="session")
+async def one_event_loop() -> None:
+    """For all tests with an awaited client: gRPC tells one loop of a process of what was under way in a closed one."""
 
 
 @pytest.fixture(params=["http", "grpc"])

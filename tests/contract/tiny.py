@@ -13,6 +13,7 @@ from mier import checkpoint
 from mier.agent import Agent
 from mier.calibration import Calibration, GateThresholds
 from mier.config import AdaptConfig, Configuration, FineTuneConfig, ModelConfig, SacConfig
+from mier.ood import OodReference
 from mier.relabel import RelabelBuffer
 from mier.types import EnvSpec, HealthyRange, Transitions, Varies
 
@@ -56,6 +57,7 @@ def write(
     gate_sign: float = 1.0,
     learning_rate: float = 3e-4,
     bound: float = 1.0,
+    ood: OodReference | None = None,
 ) -> None:
     """Writes checkpoints/<name>/ under `folder`; its environment bears the same name unless another is given.
     `observation_std` is that of the policy's normaliser: trained ones go down to 0.01. With a gate it has the gate's
@@ -97,8 +99,8 @@ def write(
         torch.arange(episodes) % 3,
     )
     facts: dict[str, Any] = {"seed": seed, "environment_steps": 0}
-    if gate is not None:
-        facts["calibration"] = Calibration(gate).to_json()
+    if gate or ood:
+        facts["calibration"] = Calibration(gate, ood).to_json()
     files = checkpoint.encode(agent.freeze(), buffer, name, facts)
     target = folder / name
     target.mkdir(parents=True)

@@ -14,7 +14,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from mier_client import grpc_codec, http_codec
 from mier_client.errors import Conflict, DeadlineExceeded, InvalidRequest, MierError, Overloaded, ServerFault
-from mier_client.http_transport import _events
+from mier_client.events import Events
 from mier_client.values import Window
 
 
@@ -90,13 +90,16 @@ def test_a_stranger_between_is_told_apart(body: bytes) -> None:
 
 def test_events_are_read_with_names_comments_and_several_lines() -> None:
     lines = [": ping", "event: operation", 'data: {"a":', "data: 1}", "", "", "data: plain", "", "event: problem"]
-    events = list(_events(lines, time.monotonic() + 60.0))
-    assert events == [("operation", '{"a":\n1}'), ("message", "plain")]
+    reader = Events(time.monotonic() + 60.0)
+    assert [event for line in lines if (event := reader.line(line))] == [
+        ("operation", '{"a":\n1}'),
+        ("message", "plain"),
+    ]
 
 
 def test_a_stream_of_comments_ends_at_the_deadline() -> None:
     with pytest.raises(DeadlineExceeded):
-        list(_events([": ping"], time.monotonic() - 1.0))
+        Events(time.monotonic() - 1.0).line(": ping")
 
 
 def test_windows_are_the_same_on_both_transports() -> None:
@@ -118,6 +121,7 @@ def test_the_client_needs_neither_torch_nor_mujoco() -> None:
         "import mier_client\n"
         "mier_client.Client.connect('grpc://127.0.0.1:1').close()\n"
         "mier_client.Client.connect('http://127.0.0.1:1').close()\n"
+        "mier_client.AsyncClient.connect('grpc://127.0.0.1:1')\n"
     )
     finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert finished.returncode == 0, finished.stderr

@@ -23,6 +23,8 @@ def active(cache: PolicyCache, onnx_hash: str) -> Active:
         observation_dim=4,
         action_dim=2,
         context=np.zeros((1, 3), np.float32),
+        model_context=0,
+        ood_percentile=None,
         policy=cache.get(onnx_hash, lambda: ONNX),
     )
 

@@ -239,7 +239,7 @@ def add_operation(storage: Storage, session_id: str) -> str:
         update_time=now,
     )
     with storage.store.write() as c:
-        store_operations.add(c, operation, 0, 0)
+        store_operations.add(c, operation, 0, 0, 0)
     return operation.id
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,10 +17,14 @@ from mier_trainer import bundle as bundling
 from mier_trainer.bundle import bundle, load
 from mier_trainer.calibrate import gate_thresholds
 from mier_trainer.calibrate_shell import CALIBRATION, calibrate
+from mier_trainer.change_study import Noticing
+from mier_trainer.change_study_shell import run_change_study
 from mier_trainer.gate_study import Rates
 from mier_trainer.gate_study_shell import run_gate_study
 from mier_trainer.gate_trials import Trial
 from mier_trainer.meta_train import MetaTrainer
+from mier_trainer.ood_study import Detection
+from mier_trainer.ood_study_shell import run_ood_study
 from mier_trainer.run_folder import RunFolder, read_jsonl
 from mier_trainer.train_shell import train
 from tests.unit.tiny_runs import CPU, TINY
@@ -86,13 +92,14 @@ def test_a_bundle_gets_its_gate_and_is_studied(family: Family, tmp_path: Path, m
     ungated = load(path)
     with pytest.raises(ValueError, match="'tiny' has no gate; mier-train calibrate"):
         run_gate_study(ungated, family, tmp_path / "gate.jsonl", list(family.test_tasks), (0,), 2)
-    found = calibrate(path, family, tasks=6, steps=20, seed=0, episodes=2)
+    found = calibrate(path, family, parts=("gate", "ood"), tasks=6, steps=20, seed=0, episodes=2, inside=4)
     gated = load(path)
     assert gated.calibration == found
     assert gated.hash != ungated.hash
     assert gated.agent.policy.state_dict().keys() == ungated.agent.policy.state_dict().keys()
     trials = read_jsonl(path / CALIBRATION)
     assert {row["task"] for row in trials} == {"0.3 m/s"}
+    assert found.gate is not None
     assert len(trials) == found.gate.candidates
     results = tmp_path / "gate.jsonl"
     run_gate_study(gated, family, results, list(family.test_tasks), (0,), 2)
@@ -101,3 +108,46 @@ def test_a_bundle_gets_its_gate_and_is_studied(family: Family, tmp_path: Path, m
     run_gate_study(gated, family, results, list(family.test_tasks), (0,), 2)
     assert len(read_jsonl(results)) == len(rows)
     assert json.loads((path / "manifest.json").read_text())["calibration"]["gate"]["candidates"] < len(rows)
+    again = calibrate(path, family, parts=("ood",), tasks=6, steps=20, seed=9, episodes=2, inside=6)
+    assert again.gate == found.gate
+    assert again.ood is not None
+    assert found.ood is not None
+    assert (len(found.ood.distances), len(again.ood.distances)) == (4, 6)
+    results = tmp_path / "ood.jsonl"
+    for _ in range(2):  # the second finds everything done
+        run_ood_study(load(path), replace(family, ood_tasks=family.ood_tasks[:2]), results, 3, 2)
+    shown = read_jsonl(results)
+    assert [row["outside"] for row in shown] == [False] * 3 + [True] * 4
+    assert {row["task"] for row in shown if row["outside"]} == {"1.1 m/s", "1.2 m/s"}
+    assert all(0.0 <= row["percentile"] < 100.0 for row in shown)
+    results = tmp_path / "change.jsonl"
+    for _ in range(2):
+        run_change_study(load(path), family, results, 2, 1, 0)
+    episodes = read_jsonl(results)
+    assert [(row["seed"] - 700, row["episode"], row["switch"]) for row in episodes] == [
+        (0, 0, 200), (0, 1, 100), (1, 0, 200), (1, 1, 100)
+    ]  # fmt: skip
+    assert all(math.isfinite(row["return"]) for row in episodes)
+
+
+def test_noticing_by_hand() -> None:
+    """Broken on purpose: with an alarm before the switch taken for noticing it, the delay of the third is negative."""
+    rows: list[dict[str, Any]] = [
+        {"switch": 200, "alarms": [50]},
+        {"switch": 100, "alarms": [130, 180]},
+        {"switch": 100, "alarms": [40, 150]},
+        {"switch": 100, "alarms": []},
+        {"switch": 0, "alarms": []},
+    ]
+    found = Noticing.of(rows, 200)
+    assert (found.changes, found.missed, found.false_alarms) == (3, 1 / 3, 3 / 5)
+    assert (found.median_delay_steps, found.longest_delay_steps) == (40.0, 50.0)
+
+
+def test_detection_by_hand() -> None:
+    """Broken on purpose: with recall over all tasks, or with a threshold that excludes its own value, it differs."""
+    seen = [(False, 10.0), (False, 95.0), (False, 94.9), (False, 0.0), (True, 95.0), (True, 99.0), (True, 20.0)]
+    found = Detection.of([{"outside": outside, "percentile": percentile} for outside, percentile in seen])
+    assert (found.inside, found.outside) == (4, 3)
+    assert (found.precision, found.recall, found.false_alarms) == (2 / 3, 2 / 3, 0.25)
+    assert Detection.of([]) == Detection(0, 0, 0.0, 0.0, 0.0)

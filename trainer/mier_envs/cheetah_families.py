@@ -59,6 +59,7 @@ _VEL = Family(
     OBSERVATIONS,
     JOINTS,
     calibration_tasks=tuple(vel_task(v) for v in (0.3, 0.8, 1.2, 1.7, 2.2, 2.7)),
+    ood_tasks=tuple(vel_task(v) for v in (1.1, 1.2, 1.3, 1.4, 1.5, 1.75, 2.0, 2.5, 3.0)),
     batched=batched_cheetahs,
 )
 register(_VEL)
@@ -67,6 +68,7 @@ register(
         _VEL,
         name="cheetah-vel",
         train_tasks=lambda seed: _vel_tasks(seed, 3.0, 100),
+        ood_tasks=tuple(vel_task(v) for v in (3.3, 3.6, 4.0, 5.0)),
         # One test set, whatever the seed of training.
         test_tasks=tuple(_vel_tasks(1_000_000, 3.0, 30)),
     )
@@ -82,5 +84,6 @@ register(
         calibration_tasks=tuple(
             negated_task(joints) for joints in ((0, 1, 2), (1, 3, 4), (5,), (0, 5), (2, 5), (4, 5))
         ),
+        ood_tasks=tuple(negated_task(joints) for joints in ((5,), (0, 5), (0, 1, 5), (2, 4, 5), (0, 1, 3, 5))),
     )
 )

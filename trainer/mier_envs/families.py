@@ -51,6 +51,8 @@ class Family:
     calibration_tasks: tuple[Task, ...] = ()
     """What a checkpoint's knowledge of its own errors is measured on: some like the training tasks, some beyond, none a
     test task. Empty: training tasks of another seed."""
+    ood_tasks: tuple[Task, ...] = ()
+    """Tasks beyond the training distribution, near and far: what the out-of-distribution score is checked on."""
     batched: Callable[[list[Task]], Batch] | None = None
     """Many environments in one call, equal to single ones; None: one after the other."""
 

@@ -1,4 +1,4 @@
-"""mier-train: list, run, bundle, calibrate, gate, oracle, evaluate, study, figures."""
+"""mier-train: list, run, bundle, calibrate, gate, ood, oracle, evaluate, study, figures."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from rich.table import Table
 from mier_envs.families import FAMILIES
 from mier_trainer.bundle import bundle, load
 from mier_trainer.calibrate_shell import calibrate
+from mier_trainer.change_study_shell import run_change_study
 from mier_trainer.device import bf16_pays, pick_device
 from mier_trainer.evaluate_shell import Arm, run_evaluation
 from mier_trainer.figures_shell import draw_figures
 from mier_trainer.gate_study_shell import run_gate_study
 from mier_trainer.lookup import UnknownName, find_family, find_run
 from mier_trainer.meta_train import MetaTrainer
+from mier_trainer.ood_study_shell import run_ood_study
 from mier_trainer.oracle_shell import train_oracle
 from mier_trainer.run_folder import RunFolder
 from mier_trainer.runs import RUNS, PearlRun
@@ -102,16 +104,19 @@ def bundle_run(
 @app.command(name="calibrate")
 def calibrate_checkpoint(
     checkpoint: Annotated[Path, tyro.conf.Positional],
+    parts: tuple[Literal["gate", "ood"], ...] = ("gate", "ood"),
     tasks: int = 6,
     steps: int = 15_000,
     seed: int = 0,
     episodes: int = 10,
     family: str | None = None,
 ) -> None:
-    """Give a checkpoint the gate that judges fine-tuned policies, calibrated in the simulator.
+    """Give a checkpoint what it should know of its own errors, measured in the simulator: the gate that judges
+    fine-tuned policies, and what its out-of-distribution percentiles compare with.
 
     Args:
         checkpoint: folder of a checkpoint; it is rewritten.
+        parts: which of the two; what is left out stays as it is.
         tasks: at most so many of the family's calibration tasks.
         steps: regression steps of each of the gate's networks; a gate that is there already is kept.
         seed: of everything random.
@@ -120,8 +125,31 @@ def calibrate_checkpoint(
     """
     torch.set_num_threads(1)
     chosen = find_family(family or str(load(checkpoint).manifest["family"]))
-    found = calibrate(checkpoint, chosen, tasks=tasks, steps=steps, seed=seed, episodes=episodes)
-    Console().print(f"calibrated {checkpoint}: {found.gate}")
+    found = calibrate(checkpoint, chosen, parts=parts, tasks=tasks, steps=steps, seed=seed, episodes=episodes)
+    Console().print(f"calibrated {checkpoint}: {found.gate}; {len(found.ood.distances) if found.ood else 0} tasks seen")
+
+
+@app.command(name="ood")
+def ood(
+    checkpoint: Annotated[Path, tyro.conf.Positional],
+    results: Path,
+    inside: int = 100,
+    each: int = 5,
+    family: str | None = None,
+) -> None:
+    """Measure how well a checkpoint's out-of-distribution percentile tells tasks apart.
+
+    Args:
+        checkpoint: folder of a calibrated checkpoint.
+        results: JSONL file of one row a session; a checkpoint already in it is not run again.
+        inside: fresh tasks of the training distribution.
+        each: sessions on each of the family's tasks beyond it.
+        family: module:name of your own family (default: the study's of the checkpoint's own name).
+    """
+    torch.set_num_threads(1)
+    loaded = load(checkpoint)
+    chosen = find_family(family or str(loaded.manifest["family"]))
+    run_ood_study(loaded, chosen, results, inside, each)
 
 
 @app.command(name="gate")
@@ -148,6 +176,31 @@ def gate(
     chosen = find_family(family or str(loaded.manifest["family"]))
     some = [chosen.test_tasks[i] for i in tasks] if tasks else list(chosen.test_tasks)
     run_gate_study(loaded, chosen, results, some, seeds, episodes)
+
+
+@app.command(name="change")
+def change(
+    checkpoint: Annotated[Path, tyro.conf.Positional],
+    results: Path,
+    sessions: int = 20,
+    calm: int = 2,
+    changed: int = 2,
+    family: str | None = None,
+) -> None:
+    """Measure how soon a task that changes in mid-run is noticed, and how often one that does not is said to have.
+
+    Args:
+        checkpoint: folder of a checkpoint.
+        results: JSONL file of one row an episode; a session already in it is not run again.
+        sessions: each with a task of the training distribution first, and then any task.
+        calm: episodes before the one in which the task changes.
+        changed: episodes after it.
+        family: module:name of your own family (default: the study's of the checkpoint's own name).
+    """
+    torch.set_num_threads(1)
+    loaded = load(checkpoint)
+    chosen = find_family(family or str(loaded.manifest["family"]))
+    run_change_study(loaded, chosen, results, sessions, calm, changed)
 
 
 @app.command(name="oracle")

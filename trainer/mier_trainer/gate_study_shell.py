@@ -23,9 +23,8 @@ def run_gate_study(
     Raises:
         ValueError: the checkpoint was never calibrated.
     """
-    if (calibration := checkpoint.calibration) is None:
+    if (thresholds := checkpoint.calibration.gate) is None:
         raise ValueError(f"checkpoint '{checkpoint.name}' has no gate; mier-train calibrate gives it one")
-    thresholds = calibration.gate
     key = {"checkpoint": checkpoint.name, "checkpoint_hash": checkpoint.hash}
     rows = read_jsonl(results) if results.exists() else []
     mine = [row for row in rows if row["checkpoint_hash"] == checkpoint.hash]

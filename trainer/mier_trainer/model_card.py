@@ -51,9 +51,8 @@ def model_card(checkpoint: Checkpoint) -> str:
 
 
 def _gate(checkpoint: Checkpoint) -> str:
-    if (calibration := checkpoint.calibration) is None:
+    if (gate := checkpoint.calibration.gate) is None:
         return "none: fine-tuned policies act unjudged (`mier-train calibrate` gives it one)"
-    gate = calibration.gate
     return (
         f"promotes what is better by more than {gate.promote_above:.1f} in imagined return, rejects what is worse by "
         f"more than {abs(gate.reject_below):.1f}; calibrated on {gate.candidates} candidates "

@@ -1,10 +1,11 @@
 """Client of the MIER adaptation service: a robot's side of the contract, over HTTP or gRPC.
 
-Needs neither torch nor mujoco. Start at `Client.connect`.
+Needs neither torch nor mujoco. Start at `Client.connect`, or at `AsyncClient.connect` where an event loop runs.
 """
 
-from mier_client.acting import Acting
-from mier_client.client import Client, Timeouts
+from mier_client.acting import Acting, AsyncActing
+from mier_client.async_client import AsyncClient
+from mier_client.client import Client
 from mier_client.errors import (
     AccessDenied,
     Conflict,
@@ -19,8 +20,12 @@ from mier_client.errors import (
     ServerFault,
     Unavailable,
 )
+from mier_client.policy import Policy
+from mier_client.recorder import Recorder, Step
+from mier_client.remote import RemotePolicy
 from mier_client.retry import Retrier, RetryPolicy
 from mier_client.security import Tls
+from mier_client.surface import Timeouts
 from mier_client.values import (
     Acted,
     Adapted,
@@ -48,6 +53,8 @@ __all__ = [
     "Acted",
     "Acting",
     "Adapted",
+    "AsyncActing",
+    "AsyncClient",
     "Client",
     "Conflict",
     "DeadlineExceeded",
@@ -64,16 +71,20 @@ __all__ = [
     "OperationFailed",
     "OperationState",
     "Overloaded",
+    "Policy",
     "PolicyVersion",
     "Problem",
     "Promotion",
     "PromotionKind",
     "PromotionRecord",
+    "Recorder",
+    "RemotePolicy",
     "Retrier",
     "RetryPolicy",
     "ServerFault",
     "Session",
     "SessionState",
+    "Step",
     "Submitted",
     "Timeouts",
     "Tls",

@@ -106,6 +106,7 @@ def model_context(message: pb.ModelContext) -> values.ModelContext:
         heldout_nll_after=message.heldout_nll_after if message.HasField("heldout_nll_after") else None,
         ood_score=message.ood_score if message.HasField("ood_score") else None,
         transitions_used=message.transitions_used,
+        ood_percentile=message.ood_percentile if message.HasField("ood_percentile") else None,
     )
 
 
@@ -171,9 +172,44 @@ def operation(message: pb.Operation) -> values.Operation:
     )
 
 
+@reply("an adaptation")
+def adapted(message: pb.AdaptResponse) -> values.Adapted:
+    return values.Adapted(
+        model_context=model_context(message.model_context),
+        active_version=policy_version(message.active_version),
+        published=message.published,
+        elapsed_ms=message.elapsed_ms,
+    )
+
+
+@reply("a count of stored steps")
+def submitted(message: pb.SubmitTransitionsResponse) -> values.Submitted:
+    return values.Submitted(message.stored, message.duplicates, message.transitions_count)
+
+
+@reply("a page of sessions")
+def sessions(message: pb.ListSessionsResponse) -> tuple[list[values.Session], str]:
+    return [session(item) for item in message.sessions], message.next_page_token
+
+
+@reply("a page of versions")
+def versions(message: pb.ListVersionsResponse) -> tuple[list[values.PolicyVersion], str]:
+    return [policy_version(item) for item in message.versions], message.next_page_token
+
+
+@reply("a page of changes of version")
+def promotions(message: pb.ListPromotionsResponse) -> tuple[list[values.PromotionRecord], str]:
+    return [promotion_record(item) for item in message.promotions], message.next_page_token
+
+
 @reply("an action")
 def acted(message: pb.ActResponse) -> values.Acted:
-    return values.Acted(decode(message.action, "action", (None,)), message.policy_version, message.weights_hash)
+    return values.Acted(
+        decode(message.action, "action", (None,)),
+        message.policy_version,
+        message.weights_hash,
+        message.ood_percentile if message.HasField("ood_percentile") else None,
+    )
 
 
 def _environment(message: pb.EnvironmentSpec) -> values.EnvironmentSpec:

@@ -86,6 +86,7 @@ def model_context(body: Json) -> values.ModelContext:
         heldout_nll_after=body["heldout_nll_after"],
         ood_score=body["ood_score"],
         transitions_used=body["transitions_used"],
+        ood_percentile=body.get("ood_percentile"),  # the first releases did not say
     )
 
 
@@ -190,7 +191,9 @@ def acted(body: Json) -> values.Acted:
     action = np.array(body["action"])
     if action.ndim != 1 or action.dtype.kind not in "fi" or not np.isfinite(action).all():
         raise ValueError(f"expected finite numbers, got {body['action']!r}")
-    return values.Acted(action.astype(np.float32), body["policy_version"], body["weights_hash"])
+    return values.Acted(
+        action.astype(np.float32), body["policy_version"], body["weights_hash"], body.get("ood_percentile")
+    )
 
 
 def _environment(body: Json) -> values.EnvironmentSpec:

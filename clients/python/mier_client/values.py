@@ -151,6 +151,9 @@ class ModelContext:
     ood_score: float | None
     """How unlike the training tasks this one looks: 0 is typical, larger is stranger."""
     transitions_used: int
+    ood_percentile: float | None = None
+    """Where it lies among tasks of the training distribution: 0 to 100, from 95 on it counts as out of it. None where
+    the checkpoint has nothing to compare with."""
 
 
 @dataclass(frozen=True)
@@ -307,3 +310,5 @@ class Acted:
     policy_version: int
     """To be returned with the transition."""
     weights_hash: str
+    ood_percentile: float | None = None
+    """Of the newest model context, where it has one (`ModelContext.ood_percentile`)."""
