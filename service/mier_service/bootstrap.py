@@ -32,7 +32,7 @@ from mier_service.ending import end_now
 from mier_service.errors import Reason, ServiceError
 from mier_service.exposure import exposure_of
 from mier_service.files import write_durably
-from mier_service.following import SelfAdapting
+from mier_service.self_adapting import SelfAdapting
 from mier_service.grpc import GrpcServer
 from mier_service.health import build_health
 from mier_service.http import Guard, build_app
@@ -46,7 +46,7 @@ from mier_service.metrics import Metrics
 from mier_service.moving import Moving
 from mier_service.offload import BoundedPool
 from mier_service.openpi import OpenpiEndpoint
-from mier_service.policies import PolicyCache
+from mier_service.ready_sessions import ReadySessions
 from mier_service.recording import Recording
 from mier_service.retention import Retention
 from mier_service.sessions import Sessions
@@ -57,6 +57,7 @@ from mier_service.workers import Workers
 _log = structlog.get_logger(__name__)
 _BACKLOG = 2048
 _CATCH_UP_EVERY_S = 2.0
+_LOOK_EVERY_S = 0.02
 _CLOSE_WITHIN_S = 5.0
 """After the drain: what threads still do by then has no caller any more."""
 _SWITCH_INTERVAL_S = 0.001
@@ -69,6 +70,20 @@ class _HttpServer(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def calls_ended(self, until_s: float) -> None:
+        """Waits for a moment without a call under way, but not beyond that time of the event loop. A WebSocket would be
+        a call for as long as it is open: these are closed at once."""
+        for connection in list(self.server_state.connections):
+            if not isinstance(connection, HttpProtocol):
+                connection.shutdown()
+        while self.server_state.tasks and asyncio.get_running_loop().time() < until_s:
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+    def end(self, within_s: float) -> None:
+        """Takes no more connections; calls under way may end within that time."""
+        self.config.timeout_graceful_shutdown = max(1, round(within_s))
+        self.should_exit = True
 
 
 class Service:
@@ -97,9 +112,8 @@ class Service:
         self._acting = acting = Acting(
             self._storage.store,
             self._storage.onnx,
-            PolicyCache(config.max_policies),
+            ReadySessions(config.max_active_sessions, config.max_policies),
             self._store_pool,
-            config.max_active_sessions,
         )
         learning = Learning(
             self._storage,
@@ -132,7 +146,7 @@ class Service:
             config.poll_every_s,
         )
         self._retention = Retention(
-            self._storage, acting, self._upkeep_pool, config.keep_idle_sessions_s, config.sweep_every_s
+            self._storage, acting, self._upkeep_pool, config.keep_idle_sessions_s, config.sweep_every_s, time.monotonic
         )
         self._workers = Workers(
             WorkerConfig(
@@ -168,7 +182,6 @@ class Service:
                 ws_per_message_deflate=False,  # a few bytes could become many
                 server_header=False,
                 proxy_headers=False,
-                timeout_graceful_shutdown=max(1, round(config.drain_within_s)),
                 **secured,
             )
         )
@@ -243,7 +256,7 @@ class Service:
             try:
                 held = self._checkpoints.get(name)
                 with self._storage.store.read() as c:
-                    known = store_sessions.onnx_of(c, held.weights_hash)
+                    known = store_sessions.onnx_of(c, held.checkpoint.hash, held.weights_hash)
                 if known is None:
                     self._checkpoints.export(held)
             except ServiceError as error:
@@ -266,14 +279,21 @@ class Service:
         _log.info("ready", **addresses, checkpoints=self._checkpoints.names())
 
     async def _drain(self, http: asyncio.Task[None]) -> None:
-        """Not ready; streams end; calls under way end; workers save and end."""
+        """Not ready; streams end; calls under way end; workers save and end. The HTTP port stays open until then, so
+        that probes hear that it drains, and callers when to come back; a port that is closed says neither."""
         _log.info("draining")
+        clock = asyncio.get_running_loop().time
+        until_s = clock() + self._config.drain_within_s
         await self._set_ready(False)
         self._changes.drain()
-        self._http.should_exit = True
         await asyncio.gather(
-            http, self._grpc.stop(self._config.drain_within_s), self._workers.stop(), return_exceptions=True
+            self._grpc.stop(self._config.drain_within_s),
+            self._workers.stop(),
+            self._http.calls_ended(until_s),
+            return_exceptions=True,
         )
+        self._http.end(max(0.0, until_s - clock()))
+        await asyncio.gather(http, return_exceptions=True)
 
 
 def _by_kind(http: ASGIApp, websocket: ASGIApp) -> ASGIApp:

@@ -84,7 +84,7 @@ class ServeConfig(BaseSettings):
     max_active_sessions: int = Field(
         default=4096, ge=1, description="sessions kept ready to act; others are read again"
     )
-    max_policies: int = Field(default=256, ge=1, description="policies kept loaded")
+    max_policies: int = Field(default=256, ge=1, description="policies kept loaded; others are read again")
     store_threads: int = Field(default=4, ge=1, le=64, description="threads for the store")
     store_queue: int = Field(default=256, ge=1, description="calls that may wait for the store")
     adapt_queue: int = Field(default=64, ge=1, description="adaptations that may wait")

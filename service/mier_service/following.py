@@ -4,8 +4,8 @@ Invariants
 - Whoever stored transitions has its answer before any of this begins; a session that is behind catches up in one step,
   however many submissions came meanwhile.
 - A step reads the store, computes without a lock, and writes only if the session is as it was read; else it is
-  dropped, and the next step sees the newer state.
-- All state is in the store: after a restart it goes on with the next transition.
+  dropped, and the next step sees the newer state. All state is in the store: a restart goes on with the next
+  transition.
 """
 
 from __future__ import annotations

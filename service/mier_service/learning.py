@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 
 import numpy as np
+import numpy.typing as npt
 from sqlalchemy import Connection
 
 from mier.adaptation import Adaptation, InsufficientData
@@ -21,6 +22,7 @@ from mier.types import Transitions
 from mier.warm_start import policy_context_after
 from mier_service import store_keys, store_operations, store_sessions, store_transitions
 from mier_service.acting import Acting
+from mier_service.carry_through import carry_through
 from mier_service.changes import Changes
 from mier_service.checkpoints import Checkpoints, HeldCheckpoint
 from mier_service.errors import Reason, ServiceError, invalid
@@ -74,10 +76,12 @@ class Learning:
         """Infers the model context from the window's transitions, starting at the prior."""
         require_window(window)
         retry = Retry.of(key, "Adapt", session_id, window.model_dump_json())
-        value = await self._adapt_pool.run(self._adapt, session_id, window, retry)
-        # Not only where a version was published: actions tell the newest context's percentile, too.
-        await self._acting.refresh_if_behind(session_id, value.active_version.number, value.model_context.number)
-        return value
+
+        async def act_with(value: AdaptationValue) -> None:
+            # Not only where a version was published: actions tell the newest context's percentile, too.
+            await self._acting.refresh_if_behind(session_id, value.active_version.number, value.model_context.number)
+
+        return await carry_through(self._adapt_pool, act_with, self._adapt, session_id, window, retry)
 
     async def fine_tune(
         self, session_id: str, updates: int | None, seed: int, key: str, reason: str = ""
@@ -87,10 +91,14 @@ class Learning:
         if updates is not None and not 1 <= updates <= MAX_UPDATES:
             raise invalid("updates", f"expected 1 <= updates <= {MAX_UPDATES}, got {updates}")
         retry = Retry.of(key, "FineTune", session_id, str(updates), str(seed))
-        value = await self._store_pool.run(self._fine_tune, session_id, updates, seed, retry, reason)
-        self._changes.expect(value.id)
-        self.on_queued()
-        return value
+
+        async def tell_workers(value: OperationValue) -> None:
+            self._changes.expect(value.id)
+            self.on_queued()
+
+        return await carry_through(
+            self._store_pool, tell_workers, self._fine_tune, session_id, updates, seed, retry, reason
+        )
 
     async def operation(self, operation_id: str) -> OperationValue:
         value = await self._store_pool.run(self._operation, operation_id)
@@ -102,9 +110,11 @@ class Learning:
     async def cancel(self, operation_id: str, key: str) -> OperationValue:
         """Asks it to stop; a final one is returned as it is."""
         retry = Retry.of(key, "CancelOperation", operation_id)
-        value = await self._store_pool.run(self._cancel, operation_id, retry)
-        self._changes.tell(operation_id)
-        return value
+
+        async def tell_watchers(_: OperationValue) -> None:
+            self._changes.tell(operation_id)
+
+        return await carry_through(self._store_pool, tell_watchers, self._cancel, operation_id, retry)
 
     async def watch(self, operation_id: str) -> AsyncIterator[OperationValue]:
         """The operation now and at each change, the final state last."""
@@ -130,15 +140,7 @@ class Learning:
                 return AdaptationValue.model_validate_json(earlier)
             session = store_sessions.get_session(c, session_id)
             require_learning(session)
-            rows = store_transitions.read(c, session_id, layout_of(session), window)
-        if window.last_steps is None and window.from_episode is None:
-            rows = rows[session.task_start :]  # all of the present task
-        if len(rows) > MAX_WINDOW_STEPS:
-            raise invalid(
-                "window",
-                f"the window holds {len(rows)} transitions, at most {MAX_WINDOW_STEPS} may be used: "
-                "set window.last_steps",
-            )
+            rows = _rows(c, session, window)
         held = self._checkpoints.get(session.checkpoint, session.checkpoint_hash)
         started_s = time.perf_counter()
         transitions = layout_of(session).transitions(rows)
@@ -227,9 +229,14 @@ class Learning:
             return store_operations.get(c, operation_id)
 
     def _cancel(self, operation_id: str, retry: Retry) -> OperationValue:
+        save_hash = None
         with self._storage.once(retry, OperationValue) as write:
             if write.earlier is None:
                 write.reply = store_operations.request_cancel(write.c, operation_id, self._storage.clock())
+                if write.reply.state is OperationState.CANCELLED:
+                    save_hash = store_operations.get_row(write.c, operation_id).save_hash
+        if save_hash is not None:  # no worker is at it, who would drop it
+            self._storage.drop_unused(set(), {save_hash})
         return write.result
 
 
@@ -257,6 +264,24 @@ def require_data(have: int, needed: int) -> None:
         raise ServiceError(
             Reason.INSUFFICIENT_DATA,
             f"expected at least {needed} transitions in the window, got {have}: submit more, or widen the window",
+        )
+
+
+def _rows(c: Connection, session: SessionValue, window: WindowValue) -> npt.NDArray[np.float32]:
+    """[n, width]; all of them are those of the present task. Counted before they are read, which takes memory."""
+    steps = store_transitions.count(c, session.id, window)
+    if window.last_steps is None and window.from_episode is None:
+        steps = max(0, steps - session.task_start)
+        window = WindowValue(last_steps=max(1, steps))
+    require_size(steps)
+    return store_transitions.read(c, session.id, layout_of(session), window)[:steps]
+
+
+def require_size(steps: int) -> None:
+    if steps > MAX_WINDOW_STEPS:
+        raise invalid(
+            "window",
+            f"the window holds {steps} transitions, at most {MAX_WINDOW_STEPS} may be used: set window.last_steps",
         )
 
 

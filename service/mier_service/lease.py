@@ -12,6 +12,8 @@ from __future__ import annotations
 import json
 import math
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, Self
 
@@ -152,9 +154,10 @@ class Job:
             Overtaken: that is so, and was not asked for.
         """
         data = weights.to_bytes()
-        with self._storage.store.write() as c:
+        with self._gone_if_undone() as put, self._storage.store.write() as c:
             # Under the write lock, so that no delete of an equal version removes the files in between.
             weights_hash, onnx_hash = self._storage.weights.put(data), self._storage.onnx.put(onnx)
+            put.add((weights_hash, onnx_hash))
             row = store_operations.get_row(c, self.id)
             session = store_sessions.get_session(c, row.session_id)
             if row.cancel_requested:
@@ -202,6 +205,16 @@ class Job:
             )
         self._drop_save_if(True)
         return number
+
+    @contextmanager
+    def _gone_if_undone(self) -> Iterator[set[tuple[str, str]]]:
+        """Files (weights, ONNX) that are noted in the set go again where the block fails: no row names them."""
+        put: set[tuple[str, str]] = set()
+        try:
+            yield put
+        except Exception:
+            self._storage.drop_unused(put, set())
+            raise
 
     def _drop_save_if(self, final: bool) -> None:
         if final and self._save_hash is not None:

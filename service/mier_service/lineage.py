@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 from mier_service import store_keys, store_promotions, store_sessions
 from mier_service.acting import Acting
 from mier_service.callers import current_caller
+from mier_service.carry_through import carry_through
 from mier_service.errors import Reason, ServiceError, invalid
 from mier_service.offload import BoundedPool
 from mier_service.pages import decode_token, encode_token, require_page_size
@@ -66,9 +67,11 @@ class Lineage:
     ) -> SessionValue:
         require_reason(reason)
         why = Why(kind, current_caller(), reason, self._storage.clock())
-        session = await self._pool.run(self._decide, session_id, version, why, retry)
-        await self._acting.refresh_unless(session_id, session.active_version)
-        return session
+
+        async def act_with(session: SessionValue) -> None:
+            await self._acting.refresh_unless(session_id, session.active_version)
+
+        return await carry_through(self._pool, act_with, self._decide, session_id, version, why, retry)
 
     def _decide(self, session_id: str, version: int | None, why: Why, retry: Retry) -> SessionValue:
         with self._storage.store.read() as c:

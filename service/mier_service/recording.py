@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 
 from mier_proto import convert
 from mier_service import store_sessions, store_transitions
+from mier_service.carry_through import carry_through
 from mier_service.errors import invalid
 from mier_service.offload import BoundedPool
 from mier_service.storage import Storage
@@ -72,19 +73,32 @@ class Recording:
 
     async def submit(self, submission: Submission) -> StoredValue:
         """Stores the steps that are new; refuses the batch as a whole or takes it as a whole."""
-        return self._told(submission.session_id, *await self._pool.run(self._submit, submission))
+        stored, _ = await carry_through(self._pool, self._tell(submission.session_id), self._submit, submission)
+        return stored
 
     async def submit_rows(
         self, session_id: str, body: bytes, episode: int, first_step: int, policy_version: int, key: str
     ) -> StoredValue:
         """The same from a binary body of rows (see `transition_rows`)."""
-        stored = await self._pool.run(self._submit_rows, session_id, body, episode, first_step, policy_version, key)
-        return self._told(session_id, *stored)
-
-    def _told(self, session_id: str, stored: StoredValue, mode: SessionMode) -> StoredValue:
-        if mode is not SessionMode.OFF:
-            self.on_stored(session_id)
+        stored, _ = await carry_through(
+            self._pool,
+            self._tell(session_id),
+            self._submit_rows,
+            session_id,
+            body,
+            episode,
+            first_step,
+            policy_version,
+            key,
+        )
         return stored
+
+    def _tell(self, session_id: str) -> Callable[[tuple[StoredValue, SessionMode]], Awaitable[None]]:
+        async def tell(stored: tuple[StoredValue, SessionMode]) -> None:
+            if stored[1] is not SessionMode.OFF:
+                self.on_stored(session_id)
+
+        return tell
 
     def _submit_rows(
         self, session_id: str, body: bytes, episode: int, first_step: int, policy_version: int, key: str

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from mier_service import purging, store_keys, store_promotions, store_sessions
 from mier_service.acting import Acting
 from mier_service.callers import current_caller
+from mier_service.carry_through import carry_through
 from mier_service.changes import Changes
 from mier_service.checkpoints import Checkpoints
 from mier_service.environments import ExpectedEnvironment, require_fit
@@ -75,10 +76,14 @@ class Sessions:
 
     async def delete(self, session_id: str, key: str) -> None:
         """With its transitions, versions and operations; what is being learned for it stops."""
-        operation_id = await self._pool.run(self._delete, session_id, Retry.of(key, "DeleteSession", session_id))
-        self._acting.forget(session_id)
-        if operation_id:
-            self._changes.tell(operation_id)
+
+        async def forget(operation_id: str | None) -> None:
+            self._acting.forget(session_id)
+            if operation_id:
+                self._changes.tell(operation_id)
+
+        retry = Retry.of(key, "DeleteSession", session_id)
+        await carry_through(self._pool, forget, self._delete, session_id, retry)
 
     async def pause(self, session_id: str, key: str) -> SessionValue:
         """Freezes learning; acting and recording go on."""
@@ -107,7 +112,7 @@ class Sessions:
             if earlier := store_keys.earlier_reply(c, retry):
                 return SessionValue.model_validate_json(earlier)
             held = self._checkpoints.get(checkpoint)
-            known = store_sessions.onnx_of(c, held.weights_hash)
+            known = store_sessions.onnx_of(c, held.checkpoint.hash, held.weights_hash)
         if expected is not None:
             require_fit(expected, held.environment, checkpoint)
         if known is None:
@@ -142,7 +147,7 @@ class Sessions:
         with self._storage.once(retry, SessionValue) as write:
             if write.earlier is None:
                 store_sessions.add_session(write.c, session)
-                onnx_hash = store_sessions.onnx_of(write.c, held.weights_hash)
+                onnx_hash = store_sessions.onnx_of(write.c, held.checkpoint.hash, held.weights_hash)
                 if onnx_hash is None:
                     onnx_hash = self._storage.onnx.put(self._checkpoints.export(held))
                 store_sessions.add_version(write.c, session.id, version, onnx_hash)

@@ -95,10 +95,11 @@ class Storage:
 
     def _drop_unused(self, versions: set[tuple[str, str]], saves: set[str]) -> None:
         with self.store.write() as c:
-            for weights_hash, onnx_hash in versions:
-                if store_sessions.onnx_of(c, weights_hash) is None:
-                    self.weights.remove(weights_hash)
-                    self.onnx.remove(onnx_hash)
+            weights, onnx = store_sessions.named_files(c, versions)
+            for name in {pair[0] for pair in versions} - weights:
+                self.weights.remove(name)
+            for name in {pair[1] for pair in versions} - onnx:
+                self.onnx.remove(name)
             # Equal sessions learn alike: another one's fine-tune may be at the same point.
             for save_hash in saves - store_operations.save_hashes(c):
                 self.saves.remove(save_hash)

@@ -208,10 +208,23 @@ def file_hashes(c: Connection, session_id: str | None = None) -> set[tuple[str, 
     return {(row.weights_hash, row.onnx_hash) for row in c.execute(statement)}
 
 
-def onnx_of(c: Connection, weights_hash: str) -> str | None:
-    """Hash of the ONNX file of these weights, if some version has them."""
-    statement = select(versions.c.onnx_hash).where(versions.c.weights_hash == weights_hash).limit(1)
-    return c.execute(statement).scalar()
+def onnx_of(c: Connection, checkpoint_hash: str, weights_hash: str) -> str | None:
+    """Hash of the ONNX file of these weights under that checkpoint, if some version has them. Under another checkpoint
+    the same weights may be another policy: bounds of actions are in the file, not in the weights."""
+    statement = select(versions.c.onnx_hash).where(
+        versions.c.checkpoint_hash == checkpoint_hash, versions.c.weights_hash == weights_hash
+    )
+    return c.execute(statement.limit(1)).scalar()
+
+
+def named_files(c: Connection, pairs: set[tuple[str, str]]) -> tuple[set[str], set[str]]:
+    """Which of these (weights, ONNX) hashes some version names, each kind for itself."""
+    found: tuple[set[str], set[str]] = (set(), set())
+    for kind, column in enumerate((versions.c.weights_hash, versions.c.onnx_hash)):
+        for name in {pair[kind] for pair in pairs}:
+            if c.execute(select(column).where(column == name).limit(1)).scalar() is not None:
+                found[kind].add(name)
+    return found
 
 
 def count_sessions(c: Connection) -> int:

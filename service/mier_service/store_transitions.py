@@ -44,6 +44,15 @@ def append(c: Connection, session_id: str, layout: RowLayout, batch: TransitionB
     return stored + _insert(c, session_id, batch.part(start, batch.count))
 
 
+def count(c: Connection, session_id: str, window: WindowValue) -> int:
+    """Steps of the window."""
+    where: list[ColumnElement[bool]] = [batches.c.session_id == session_id]
+    if window.from_episode is not None:
+        where.append(batches.c.episode >= window.from_episode)
+    stored = int(c.execute(select(func.coalesce(func.sum(batches.c.count), 0)).where(*where)).scalar_one())
+    return stored if window.last_steps is None else min(stored, window.last_steps)
+
+
 def read(
     c: Connection, session_id: str, layout: RowLayout, window: WindowValue, last_batch_row: int | None = None
 ) -> npt.NDArray[np.float32]:
