@@ -21,9 +21,11 @@ from mier.types import Transitions
 from mier.warm_start import policy_context_after
 from mier_service import store_keys, store_operations, store_promotions, store_sessions, store_transitions
 from mier_service.acting import Acting
+from mier_service.callers import current_caller
 from mier_service.changes import Changes
 from mier_service.checkpoints import Checkpoints, HeldCheckpoint
 from mier_service.errors import Reason, ServiceError, invalid
+from mier_service.key_bounds import Room
 from mier_service.offload import BoundedPool
 from mier_service.sessions import require_seed
 from mier_service.storage import Storage
@@ -151,6 +153,7 @@ class Learning:
                 number = store_sessions.newest_model_context(write.c, session_id).number + 1
                 context = context_value(number, found, window, now_s, reference)
                 write.reply = self._record(write.c, session_id, context, own.tolist(), elapsed_ms)
+                write.added(session_id, rows=3 if write.reply.published else 1)
         return write.result
 
     def _record(
@@ -200,6 +203,7 @@ class Learning:
                 require_learning(session)
                 require_data(session.transitions_count, configuration.adapt.min_transitions)
                 self._require_room(write.c, session_id)
+                write.added(session_id, rows=1)
                 write.reply = self._queue(write.c, session, total, seed)
         return write.result
 
@@ -209,6 +213,7 @@ class Learning:
                 Reason.OPERATION_IN_PROGRESS,
                 f"operation {running} is fine-tuning this session: wait for it, or cancel it first",
             )
+        self._storage.bounds.require_fine_tune(store_operations.count_unfinished(c, current_caller()))
         queued = store_operations.count_unfinished(c)
         if queued >= self._max_queued_operations:
             raise ServiceError(
@@ -235,7 +240,7 @@ class Learning:
             update_time=now,
         )
         newest = store_transitions.last_batch_row(c, session.id)
-        store_operations.add(c, operation, newest, session.model_context.number)
+        store_operations.add(c, operation, newest, session.model_context.number, current_caller())
         store_sessions.touch(c, {session.id}, now.timestamp())
         return operation
 
@@ -244,7 +249,7 @@ class Learning:
             return store_operations.get(c, operation_id)
 
     def _cancel(self, operation_id: str, retry: Retry) -> OperationValue:
-        with self._storage.once(retry, OperationValue) as write:
+        with self._storage.once(retry, OperationValue, Room.DECISIONS) as write:
             if write.earlier is None:
                 write.reply = store_operations.request_cancel(write.c, operation_id, self._storage.clock())
         return write.result

@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Connection
 
 from mier_proto import convert
 from mier_service import store_sessions, store_transitions
 from mier_service.errors import invalid
 from mier_service.offload import BoundedPool
-from mier_service.storage import Storage
+from mier_service.storage import Storage, Write
 from mier_service.store_keys import Retry
 from mier_service.transition_rows import RowLayout, TransitionBatch
 from mier_service.values import MAX_INDEX, EnvironmentValue, StoredValue
@@ -63,9 +62,10 @@ class Submission:
 class Recording:
     """Appends transitions."""
 
-    def __init__(self, storage: Storage, pool: BoundedPool) -> None:
+    def __init__(self, storage: Storage, pool: BoundedPool, max_batch_steps: int) -> None:
         self._storage = storage
         self._pool = pool
+        self._max_batch_steps = max_batch_steps
 
     async def submit(self, submission: Submission) -> StoredValue:
         """Stores the steps that are new; refuses the batch as a whole or takes it as a whole."""
@@ -109,21 +109,29 @@ class Recording:
     def _submit(self, submission: Submission) -> StoredValue:
         with self._storage.once(submission.retry(), StoredValue) as write:
             if write.earlier is None:
-                write.reply = _store(write.c, submission, self._storage.clock())
+                write.reply = self._store(write, submission)
         return write.result
 
+    def _store(self, write: Write[StoredValue], submission: Submission) -> StoredValue:
+        c, session_id = write.c, submission.session_id
+        environment = store_sessions.get_session(c, session_id).environment
+        layout = RowLayout(environment.observation_dim, environment.action_dim)
+        self._require_steps(submission)
+        batch = _check(submission, environment, layout, store_sessions.newest_version_number(c, session_id))
+        new = store_transitions.append(c, session_id, layout, batch)
+        if new.steps:
+            write.added(session_id, new.rows, new.content_bytes)
+        return StoredValue(
+            stored=new.steps,
+            duplicates=batch.count - new.steps,
+            transitions_count=store_sessions.add_to_count(c, session_id, new.steps, self._storage.clock()),
+        )
 
-def _store(c: Connection, submission: Submission, now_s: float) -> StoredValue:
-    session_id = submission.session_id
-    environment = store_sessions.get_session(c, session_id).environment
-    layout = RowLayout(environment.observation_dim, environment.action_dim)
-    batch = _check(submission, environment, layout, store_sessions.newest_version_number(c, session_id))
-    stored = store_transitions.append(c, session_id, layout, batch)
-    return StoredValue(
-        stored=stored,
-        duplicates=batch.count - stored,
-        transitions_count=store_sessions.add_to_count(c, session_id, stored, now_s),
-    )
+    def _require_steps(self, submission: Submission) -> None:
+        count = len(submission.observation) if submission.observation.ndim else 0
+        if count > self._max_batch_steps:
+            text = f"observation: expected at most {self._max_batch_steps} steps in a batch, got {count}: send several"
+            raise invalid("observation", text)
 
 
 def _check(

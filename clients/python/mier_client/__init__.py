@@ -16,6 +16,7 @@ from mier_client.errors import (
     OperationFailed,
     Overloaded,
     Problem,
+    QuotaExceeded,
     ServerFault,
     Unavailable,
 )
@@ -69,6 +70,7 @@ __all__ = [
     "Promotion",
     "PromotionKind",
     "PromotionRecord",
+    "QuotaExceeded",
     "Retrier",
     "RetryPolicy",
     "ServerFault",
