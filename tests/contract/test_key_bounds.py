@@ -23,7 +23,7 @@ from mier_proto.convert import encode
 from mier_proto.v1 import adaptation_pb2 as pb
 from mier_service.access.keys import Scope
 from mier_service.errors import Reason
-from tests.contract import refusals
+from tests.contract import refusals, tiny
 from tests.contract.conftest import REWARD, connect
 from tests.contract.every_call import SERVICE
 from tests.contract.helpers import ALL, CALL_S, MEAN, OBSERVATION, batch, refused, rows, submit
@@ -159,15 +159,11 @@ def test_stored_bytes(greedy: Holder, modest: Holder, kind: str) -> None:
         for episode in range(100):
             count = submit(transport, session, batch(100, episode=episode)).transitions_count
     assert 700 <= count == transport.get_session(session.id, CALL_S).transitions_count
-    steps = {"session_id": session.id, "episode": 777, "first_step": 0, "policy_version": [1]}
-    rows_of = batch(100)
-    names = ("observation", "action", "reward", "next_observation")
-    told = greedy.refusal(
-        "/transitions",
-        steps | {name: getattr(rows_of, name).tolist() for name in names},
-        "SubmitTransitions",
-        pb.SubmitTransitionsRequest(**steps, **{name: encode(getattr(rows_of, name)) for name in names}),
-    )
+    steps: dict[str, Any] = {"session_id": session.id, "episode": 777, "first_step": 0, "policy_version": [1]}
+    arrays = tiny.arrays(100, 3)
+    encoded = steps | {name: encode(array) for name, array in arrays.items()}
+    body = steps | {name: array.tolist() for name, array in arrays.items()}
+    told = greedy.refusal("/transitions", body, "SubmitTransitions", pb.SubmitTransitionsRequest(**encoded))
     assert (told.reason, told.retry_after_s) == (Reason.TOO_MUCH_STORED, 60)
 
     assert submit(transport, session, batch(100, episode=0)).duplicates == 100  # a retry stores nothing

@@ -78,8 +78,8 @@ def list_keys(data: Data = DEFAULT_DATA, as_json: Json = False) -> None:
     if as_json:
         print_json(rows)
     else:
-        head = ("id", "state", "scope", "session_id", "name", "create_time", "expire_time", "revoke_time")
-        head += ("sessions", "stored_bytes")
+        head = ["id", "state", "scope", "session_id", "name", "create_time", "expire_time", "revoke_time"]
+        head += ["sessions", "stored_bytes"]
         print_table(head, [[str(row[column] or "-") for column in head] for row in rows])
 
 
