@@ -264,6 +264,9 @@ class GrpcServer:
             maximum_concurrent_rpcs=2 * config.max_grpc_calls,
             options=[
                 ("grpc.max_receive_message_length", 2 * config.max_body_bytes),
+                # What a connection has beyond these waits with its caller. Up to there a key's calls are refused by
+                # `Wire`, and those that gRPC has not handed over yet are not so many that others wait long for them.
+                ("grpc.max_concurrent_streams", 2 * config.max_calls_per_key),
                 ("grpc.so_reuseport", 0),  # a port in use is an error, not shared
                 # Peers that died without a word are noticed within half a minute.
                 ("grpc.keepalive_time_ms", 20_000),
