@@ -17,6 +17,7 @@ from mier_client.errors import (
     OperationFailed,
     Overloaded,
     Problem,
+    QuotaExceeded,
     ServerFault,
     Unavailable,
 )
@@ -78,6 +79,7 @@ __all__ = [
     "Promotion",
     "PromotionKind",
     "PromotionRecord",
+    "QuotaExceeded",
     "Recorder",
     "RemotePolicy",
     "Retrier",

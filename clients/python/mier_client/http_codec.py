@@ -23,7 +23,7 @@ _KINDS: dict[int, type[MierError]] = {
     404: errors.NotFound,
     409: errors.Conflict,
     412: errors.Conflict,
-    429: errors.Overloaded,
+    429: errors.QuotaExceeded,
     502: errors.Unavailable,
     503: errors.Unavailable,
     504: errors.DeadlineExceeded,
