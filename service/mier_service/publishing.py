@@ -60,7 +60,7 @@ def publish_context(
         changes |= {"weights_hash": anew.weights_hash, "operation_id": None, "seed": None, "configuration_json": None}
         changes["gate"] = None
         # The session was created with these weights, or moved to them: their file is known.
-        onnx_hash = store_sessions.onnx_of(c, anew.weights_hash) or onnx_hash
+        onnx_hash = store_sessions.onnx_of(c, anew.checkpoint.hash, anew.weights_hash) or onnx_hash
     version = active.model_copy(update=changes)
     store_sessions.add_version(c, session.id, version, onnx_hash)
     store_promotions.swap(c, session, version, Why(PromotionKind.PUBLISH, SERVICE, reason, now_s))
