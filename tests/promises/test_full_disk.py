@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from io import FileIO
 from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 
 import pytest
 
@@ -57,14 +59,15 @@ def _fill(file: FileIO) -> None:
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Disk]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
+def disk() -> Iterator[Disk]:
+    # Not among pytest's own folders: a mount that a killed run left there would be in the way of every later run.
+    folder = Path(mkdtemp(prefix="mier-full-disk-"))
     command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)]
     mounted = subprocess.run(command, capture_output=True, check=False).returncode == 0
     yield Disk(folder, mounted)
     if mounted:
         subprocess.run(["umount", "--lazy", folder], check=True)
+    rmtree(folder)
 
 
 @pytest.fixture
