@@ -35,7 +35,7 @@ FloatArray = npt.NDArray[np.float32]
 
 MAX_BATCH = 1024
 _MAX_CATCH_UPS = 20
-_MAY_PASS = (Reason.STORAGE_UNAVAILABLE, Reason.VERSION_UNUSABLE, Reason.OVERLOADED)
+_MAY_PASS = (Reason.STORAGE_UNAVAILABLE, Reason.VERSION_UNUSABLE, Reason.OVERLOADED, Reason.TOO_MANY_CALLS)
 """Why a load may fail though the session is there."""
 _log = structlog.get_logger(__name__)
 _MAX_ROWS_ON_LOOP = 32
@@ -83,11 +83,13 @@ class Acting:
         onnx_files: ContentFiles,
         ready: ReadySessions,
         pool: BoundedPool,
+        max_batch: int = MAX_BATCH,
     ) -> None:
         self._store = store
         self._onnx_files = onnx_files
         self._policies = PolicyCache()
         self._pool = pool
+        self._max_batch = max_batch
         self._active = ready
         self._flights: dict[str, _Flight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -105,8 +107,8 @@ class Acting:
     async def act_batch(self, calls: list[ActCall | ServiceError]) -> list[Action | ServiceError]:
         """One outcome for each call, in order; sessions on the same weights act in one run. A call that could not
         be read is passed as its error, and handed back."""
-        if not 1 <= len(calls) <= MAX_BATCH:
-            raise invalid("requests", f"expected 1 to {MAX_BATCH} requests, got {len(calls)}")
+        if not 1 <= len(calls) <= self._max_batch:
+            raise invalid("requests", f"expected 1 to {self._max_batch} requests, got {len(calls)}")
         outcomes: list[Action | ServiceError | None] = [None] * len(calls)
         groups: dict[int, list[tuple[int, Active, FloatArray, FloatArray]]] = {}
         for index, call in enumerate(calls):

@@ -32,12 +32,12 @@ from mier_service.ending import end_now
 from mier_service.errors import Reason, ServiceError
 from mier_service.exposure import exposure_of
 from mier_service.files import write_durably
-from mier_service.following import SelfAdapting
 from mier_service.grpc import GrpcServer
 from mier_service.health import build_health
 from mier_service.http import Guard, build_app
 from mier_service.http_protocol import HttpProtocol
 from mier_service.http_routes import build_router
+from mier_service.key_bounds import CallsUnderWay, KeyBounds
 from mier_service.learning import Learning
 from mier_service.lifecycle import Lifecycle, Phase
 from mier_service.lineage import Lineage
@@ -49,6 +49,7 @@ from mier_service.openpi import OpenpiEndpoint
 from mier_service.ready_sessions import ReadySessions
 from mier_service.recording import Recording
 from mier_service.retention import Retention
+from mier_service.self_adapting import SelfAdapting
 from mier_service.sessions import Sessions
 from mier_service.storage import Storage
 from mier_service.tls import load_tls
@@ -102,18 +103,26 @@ class Service:
         self._metrics = Metrics()
         self._checkpoints = Checkpoints(config.checkpoints)
         # Pools may wait for each other's connections, so there is one for every thread.
-        self._storage = Storage(config.data, connections=config.store_threads + 4, clock=time.time)
+        bounds = KeyBounds(
+            calls=config.max_calls_per_key,
+            sessions=config.max_sessions_per_key,
+            fine_tunes=config.max_finetunes_per_key,
+            stored_bytes=config.max_stored_bytes_per_key,
+        )
+        calls_under_way = CallsUnderWay(bounds)
+        self._storage = Storage(config.data, connections=config.store_threads + 4, clock=time.time, bounds=bounds)
         self._store_pool = BoundedPool("store", config.store_threads, config.store_queue)
         self._adapt_pool = BoundedPool("adapt", 1, config.adapt_queue)
         self._decode_pool = BoundedPool("decode", 1, config.store_queue)
-        self._poll_pool = BoundedPool("poll", 1, 4)
-        self._upkeep_pool = BoundedPool("upkeep", 1, 4)
+        self._poll_pool = BoundedPool("poll", 1, 4, shared=False)
+        self._upkeep_pool = BoundedPool("upkeep", 1, 4, shared=False)
         self._changes = Changes(config.max_watchers)
         self._acting = acting = Acting(
             self._storage.store,
             self._storage.onnx,
             ReadySessions(config.max_active_sessions, config.max_policies),
             self._store_pool,
+            config.max_act_batch,
         )
         learning = Learning(
             self._storage,
@@ -125,7 +134,7 @@ class Service:
             config.max_queued_operations,
             _new_id,
         )
-        recording = Recording(self._storage, self._store_pool)
+        recording = Recording(self._storage, self._store_pool, config.max_batch_steps)
         self._self_adapting = SelfAdapting(self._storage, self._checkpoints, acting, learning, self._adapt_pool)
         sessions = Sessions(self._storage, self._checkpoints, acting, self._changes, self._store_pool, _new_id)
         self._gate = Gate(self._storage.store, exposure.keys_required, time.time)
@@ -154,6 +163,7 @@ class Service:
                 checkpoints=config.checkpoints.absolute(),
                 save_every_s=config.finetune_save_every_s,
                 lease_s=config.finetune_lease_s,
+                turn_s=config.finetune_turn_s,
                 gate=config.gate,
                 log_level=config.log_level,
             ),
@@ -163,11 +173,11 @@ class Service:
         )
         learning.on_queued = self._workers.wake
         recording.on_stored = self._self_adapting.notice
-        self._grpc = GrpcServer(core, self._gate, self._metrics, config)
+        self._grpc = GrpcServer(core, self._gate, calls_under_way, self._metrics, config)
         calls = build_router(core, self._decode_pool, self._metrics)
         health = build_health(self._lifecycle, self._storage, self._poll_pool, self._metrics, self._checkpoints.names)
         self._app = build_app(calls, health, exposure.keys_required)
-        guard = Guard(self._app, self._lifecycle, self._gate, self._metrics, config)
+        guard = Guard(self._app, self._lifecycle, self._gate, calls_under_way, self._metrics, config)
         openpi = OpenpiEndpoint(core, self._gate, self._lifecycle, self._decode_pool, self._metrics, config)
         secured: dict[str, Any] = tls.uvicorn() if tls else {}
         self._http = _HttpServer(

@@ -14,6 +14,7 @@ import structlog
 from google.protobuf.message import Message
 
 from mier_service.access.gate import Gate
+from mier_service.callers import current_caller
 from mier_service.errors import Reason, ServiceError
 from mier_service.metrics import Metrics
 from mier_service.statuses import status_of
@@ -51,7 +52,7 @@ class Answers:
         started_s = time.perf_counter()
         outcome = "CANCELLED"
         try:
-            self._gate.enter(_authorization(rpc))
+            self.enter(rpc)
             yield
             outcome = "OK"
         except ServiceError as error:
@@ -62,6 +63,11 @@ class Answers:
             await refuse(rpc, _unexpected(call, rpc))
         finally:
             self._metrics.call("grpc", call, outcome, time.perf_counter() - started_s)
+
+    def enter(self, rpc: Rpc) -> str:
+        """Lets the call in, or refuses it; its caller."""
+        self._gate.enter(_authorization(rpc))
+        return current_caller()
 
     async def none(self, call: str, rpc: Rpc, error: ServiceError) -> NoReturn:
         """The refusal of what reaches no handler; a stranger hears of nothing but the key that is missing."""

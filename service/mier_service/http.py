@@ -1,8 +1,8 @@
 """The HTTP transport: routes at the root and under /v1, every refusal a problem, nothing unexpected shown.
 
-`Guard` wraps the application: it names the request, counts it, refuses when too many are under way, the service is
-draining or the caller has no key, and turns what nobody caught into a plain problem, with the traceback in the log
-alone.
+`Guard` wraps the application: it names the request, counts it, refuses when too many are under way (in all, or of one
+key), the service is draining or the caller has no key, and turns what nobody caught into a plain problem, with the
+traceback in the log alone.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import time
 import uuid
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import structlog
@@ -23,10 +24,12 @@ from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mier_service.access.gate import Gate
+from mier_service.callers import current_caller
 from mier_service.config import ServeConfig
 from mier_service.errors import Reason, ServiceError
 from mier_service.http_bodies import BODIES
 from mier_service.http_links import add_links
+from mier_service.key_bounds import CallsUnderWay
 from mier_service.lifecycle import Lifecycle, Phase
 from mier_service.metrics import Metrics
 from mier_service.problems import Problem, from_validation, problem_response
@@ -140,10 +143,19 @@ def _complete_openapi(app: FastAPI, keys_required: bool) -> None:
 class Guard:
     """Wraps the application (see the header of this file)."""
 
-    def __init__(self, app: ASGIApp, lifecycle: Lifecycle, gate: Gate, metrics: Metrics, config: ServeConfig) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        lifecycle: Lifecycle,
+        gate: Gate,
+        calls: CallsUnderWay,
+        metrics: Metrics,
+        config: ServeConfig,
+    ) -> None:
         self._app = app
         self._lifecycle = lifecycle
         self._gate = gate
+        self._calls = calls
         self._metrics = metrics
         self._max_requests = config.max_http_requests
         self._max_body_bytes = config.max_body_bytes
@@ -166,8 +178,7 @@ class Guard:
 
         self._under_way += 1
         try:
-            with structlog.contextvars.bound_contextvars(request_id=request_id):
-                self._admit(scope)
+            with structlog.contextvars.bound_contextvars(request_id=request_id), self._admitted(scope):
                 await self._app(scope, self._limited(receive), named)
         except ServiceError as error:
             scope["mier.outcome"] = error.reason.value
@@ -185,20 +196,23 @@ class Guard:
             outcome = scope.get("mier.outcome", "OK")
             self._metrics.call("http", call, outcome, time.perf_counter() - started_s)
 
-    def _admit(self, scope: Scope) -> None:
+    def _admitted(self, scope: Scope) -> AbstractContextManager[None]:
+        """Lets the request in, or refuses it; its place among its key's calls, for as long as it takes."""
         for name, value in scope["headers"]:
             if name == b"content-length" and value.isdigit() and int(value) > self._max_body_bytes:
                 raise self._too_large()
         if scope["path"].removeprefix("/v1") in _PROBES:
-            return
+            return nullcontext()
         if self._lifecycle.phase is Phase.DRAINING:
             raise ServiceError(Reason.DRAINING, "the service is stopping: ask again once it is back")
         if self._under_way > self._max_requests:
             raise ServiceError(
                 Reason.OVERLOADED, f"more than {self._max_requests} requests are under way: try again shortly"
             )
-        if scope["path"] not in _DOCS:
-            self._gate.enter(value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization")
+        if scope["path"] in _DOCS:
+            return nullcontext()
+        self._gate.enter(value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization")
+        return self._calls.place(current_caller())
 
     def _limited(self, receive: Receive) -> Receive:
         """A body without a Content-Length is counted as it comes."""

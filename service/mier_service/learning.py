@@ -22,10 +22,12 @@ from mier.types import Transitions
 from mier.warm_start import policy_context_after
 from mier_service import store_keys, store_operations, store_sessions, store_transitions
 from mier_service.acting import Acting
+from mier_service.callers import current_caller
 from mier_service.carry_through import carry_through
 from mier_service.changes import Changes
 from mier_service.checkpoints import Checkpoints, HeldCheckpoint
 from mier_service.errors import Reason, ServiceError, invalid
+from mier_service.key_bounds import Room
 from mier_service.offload import BoundedPool
 from mier_service.publishing import publish_context
 from mier_service.sessions import require_seed
@@ -154,6 +156,7 @@ class Learning:
                 number = store_sessions.newest_model_context(write.c, session_id).number + 1
                 context = context_value(number, found, window, now_s, reference)
                 write.reply = self._record(write.c, session_id, context, own.tolist(), elapsed_ms)
+                write.added(session_id, rows=3 if write.reply.published else 1)
         return write.result
 
     def _record(
@@ -184,6 +187,7 @@ class Learning:
                 require_learning(session)
                 require_data(session.transitions_count - session.task_start, configuration.adapt.min_transitions)
                 self._require_room(write.c, session_id)
+                write.added(session_id, rows=1)
                 write.reply = self._queue(write.c, session, total, seed, reason)
         return write.result
 
@@ -193,6 +197,7 @@ class Learning:
                 Reason.OPERATION_IN_PROGRESS,
                 f"operation {running} is fine-tuning this session: wait for it, or cancel it first",
             )
+        self._storage.bounds.require_fine_tune(store_operations.count_unfinished(c, current_caller()))
         queued = store_operations.count_unfinished(c)
         if queued >= self._max_queued_operations:
             raise ServiceError(
@@ -220,7 +225,8 @@ class Learning:
             reason=reason,
         )
         newest = store_transitions.last_batch_row(c, session.id)
-        store_operations.add(c, operation, session.task_start, newest, session.model_context.number)
+        context_number = session.model_context.number
+        store_operations.add(c, operation, session.task_start, newest, context_number, current_caller())
         store_sessions.touch(c, {session.id}, now.timestamp())
         return operation
 
@@ -230,7 +236,7 @@ class Learning:
 
     def _cancel(self, operation_id: str, retry: Retry) -> OperationValue:
         save_hash = None
-        with self._storage.once(retry, OperationValue) as write:
+        with self._storage.once(retry, OperationValue, Room.DECISIONS) as write:
             if write.earlier is None:
                 write.reply = store_operations.request_cancel(write.c, operation_id, self._storage.clock())
                 if write.reply.state is OperationState.CANCELLED:

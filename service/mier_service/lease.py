@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -22,9 +23,10 @@ from sqlalchemy import Connection, Row
 
 from mier.finetune import FineTuneMetrics
 from mier.weights import PolicyWeights
-from mier_service import store_operations, store_promotions, store_sessions
+from mier_service import store_operations, store_promotions, store_sessions, store_usage
 from mier_service.config import WorkerConfig
 from mier_service.errors import ServiceError
+from mier_service.key_bounds import ROW_BYTES
 from mier_service.storage import Storage
 from mier_service.store_operations import LeaseLost
 from mier_service.store_promotions import SERVICE, Why
@@ -66,6 +68,8 @@ class Job:
         self._saved = False
         self._storage = storage
         self._lease_s = config.lease_s
+        self._turn_s = config.turn_s
+        self._began_s = time.monotonic()
         self._stopping = stopping
         self._ended = threading.Event()
         self._lost = threading.Event()
@@ -80,15 +84,18 @@ class Job:
         self._renewer.join()
 
     def check(self) -> None:
-        """Raises `LeaseLost`, or `Interrupted` where it is to stop: cancelled, paused, or the service ends."""
+        """Raises `LeaseLost`, or `Interrupted` where it is to stop: cancelled, paused, its turn is over while
+        others wait, or the service ends."""
         if self._lost.is_set():
             raise LeaseLost(self.id)
         with self._storage.store.read() as c:
             row = store_operations.get_row(c, self.id)
             state = store_sessions.require_session(c, row.session_id)
+            over = time.monotonic() - self._began_s >= self._turn_s
+            others_turn = over and store_operations.another_waits(c, self.id, self._storage.clock())
         if row.cancel_requested:
             raise Interrupted(OperationState.CANCELLED)
-        if state is SessionState.PAUSED or self._stopping.is_set():
+        if state is SessionState.PAUSED or self._stopping.is_set() or others_turn:
             raise Interrupted(OperationState.QUEUED)
 
     def report(self, metrics: FineTuneMetrics) -> None:
@@ -190,7 +197,10 @@ class Job:
             store_sessions.add_version(c, session.id, version, onnx_hash)
             store_sessions.touch(c, {session.id}, now_s)  # whoever asked for it should find it
             may_act = promotion in (Promotion.UNGATED, Promotion.PROMOTED)
-            if may_act and same_checkpoint and not session.pinned:
+            acts = may_act and same_checkpoint and not session.pinned
+            # Never refused for what is stored: the fine-tune was accepted. Its key's next write is.
+            store_usage.add(c, row.owner, session.id, (2 if acts else 1) * ROW_BYTES + len(data) + len(onnx))
+            if acts:
                 reason = f"fine-tune {self.id}" + (f"; gate: {gate.reason}" if gate else "")
                 why = Why(PromotionKind.PUBLISH, SERVICE, reason, now_s)
                 store_promotions.swap(c, session, version, why)

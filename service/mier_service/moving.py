@@ -95,6 +95,7 @@ class Moving:
                 _require_movable(write.c, now)
                 if arrival is not None:
                     self._record(write.c, now, held, arrival, why)
+                    write.added(session_id, rows=3)
                 write.reply = store_sessions.get_session(write.c, session_id)
         return write.result
 

@@ -6,6 +6,7 @@
               ├─ transition_batches  (session_id, episode, first_step) append-only; ranges never overlap
               └─ operations          fenced by lease_token
     idempotency_keys                 outlive their session
+    key_usage                        (owner, session_id)               what a key has stored, and its last turn
     api_keys                         never removed; name a session that may be gone
 
 Times are UTC seconds since the epoch. Vectors are little-endian float32 blobs.
@@ -14,6 +15,7 @@ Times are UTC seconds since the epoch. Vectors are little-endian float32 blobs.
 from __future__ import annotations
 
 from sqlalchemy import (
+    BigInteger,
     Column,
     Float,
     ForeignKey,
@@ -57,6 +59,9 @@ sessions = Table(
     Column("task_number", Integer, nullable=False, server_default="1"),
     # So many transitions, the first in the order of storing, are of earlier tasks.
     Column("task_start", Integer, nullable=False, server_default="0"),
+    # Id of the key that opened it.
+    Column("owner", Text, nullable=False, server_default="anonymous"),
+    Index("sessions_owner", "owner"),
     sqlite_autoincrement=True,
 )
 
@@ -173,6 +178,8 @@ operations = Table(
     Column("first_transition", Integer, nullable=False, server_default="0"),
     # Why the service began it by itself; empty where somebody asked.
     Column("reason", Text, nullable=False, server_default=""),
+    # Id of the key that asked for it.
+    Column("owner", Text, nullable=False, server_default="anonymous"),
     Index("operations_state", "state"),
     Index("operations_session", "session_id"),
     sqlite_autoincrement=True,
@@ -186,7 +193,24 @@ idempotency_keys = Table(
     Column("fingerprint", Text, nullable=False),
     Column("reply_json", Text, nullable=False),
     Column("create_time_s", Float, nullable=False),
+    # Id of the key that it counts for; empty for what was kept before that was counted.
+    Column("owner", Text, nullable=False, server_default=""),
+    Column("stored_bytes", Integer, nullable=False, server_default="0"),
     Index("idempotency_keys_age", "create_time_s"),
+)
+
+key_usage = Table(
+    "key_usage",
+    metadata,
+    Column("owner", Text, primary_key=True),
+    # Empty: of the key itself. No foreign key, for that row's sake.
+    Column("session_id", Text, primary_key=True),
+    Column("stored_bytes", BigInteger, nullable=False),
+    # Grows with each turn of any key; 0: it had none.
+    Column("turn", Integer, nullable=False),
+    Index("key_usage_session", "session_id"),
+    # Rows lie in the order of keys, so that a sum over one key reads them one after another.
+    sqlite_with_rowid=False,
 )
 
 api_keys = Table(

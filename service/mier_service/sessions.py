@@ -12,6 +12,7 @@ from mier_service.changes import Changes
 from mier_service.checkpoints import Checkpoints
 from mier_service.environments import ExpectedEnvironment, require_fit
 from mier_service.errors import invalid
+from mier_service.key_bounds import Room
 from mier_service.offload import BoundedPool
 from mier_service.pages import decode_token, encode_token, require_page_size
 from mier_service.storage import Storage
@@ -66,7 +67,7 @@ class Sessions:
         require_seed(seed)
         expected_json = expected.model_dump_json(exclude_none=True) if expected else ""
         retry = Retry.of(key, "CreateSession", checkpoint, expected_json, str(seed))
-        return await self._pool.run(self._create, checkpoint, expected, seed, retry, current_caller())
+        return await self._pool.run(self._create, checkpoint, expected, seed, retry)
 
     async def get(self, session_id: str) -> SessionValue:
         return await self._pool.run(self._get, session_id)
@@ -105,9 +106,8 @@ class Sessions:
         size, after = require_page_size(page_size), decode_token(page_token)
         return await self._pool.run(self._versions, session_id, size, after)
 
-    def _create(
-        self, checkpoint: str, expected: ExpectedEnvironment | None, seed: int, retry: Retry, who: str
-    ) -> SessionValue:
+    def _create(self, checkpoint: str, expected: ExpectedEnvironment | None, seed: int, retry: Retry) -> SessionValue:
+        who = current_caller()
         with self._storage.store.read() as c:
             if earlier := store_keys.earlier_reply(c, retry):
                 return SessionValue.model_validate_json(earlier)
@@ -146,13 +146,15 @@ class Sessions:
         )
         with self._storage.once(retry, SessionValue) as write:
             if write.earlier is None:
-                store_sessions.add_session(write.c, session)
+                self._storage.bounds.require_session(store_sessions.count_sessions(write.c, who))
+                store_sessions.add_session(write.c, session, who)
                 onnx_hash = store_sessions.onnx_of(write.c, held.checkpoint.hash, held.weights_hash)
                 if onnx_hash is None:
                     onnx_hash = self._storage.onnx.put(self._checkpoints.export(held))
                 store_sessions.add_version(write.c, session.id, version, onnx_hash)
                 why = Why(PromotionKind.PUBLISH, who, "the session was created", now.timestamp())
                 store_promotions.record(write.c, session.id, 0, version.number, why)
+                write.added(session.id, rows=3)
                 write.reply = session
         return write.result
 
@@ -167,7 +169,7 @@ class Sessions:
 
     def _delete(self, session_id: str, retry: Retry) -> str | None:
         remains = None
-        with self._storage.once(retry, Deleted) as write:
+        with self._storage.once(retry, Deleted, Room.FREEING) as write:
             if write.earlier is None:
                 remains = purging.remove_rows(write.c, session_id)
                 write.reply = Deleted()
@@ -177,7 +179,7 @@ class Sessions:
         return remains.operation_id
 
     def _set_state(self, session_id: str, state: SessionState, retry: Retry) -> SessionValue:
-        with self._storage.once(retry, SessionValue) as write:
+        with self._storage.once(retry, SessionValue, Room.DECISIONS) as write:
             if write.earlier is None:
                 store_sessions.set_state(write.c, session_id, state)
                 store_sessions.touch(write.c, {session_id}, self._storage.clock())

@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
+from mier_service import store_usage
+from mier_service.callers import ANONYMOUS
 from mier_service.errors import session_not_found, version_not_found
 from mier_service.schema import model_contexts, operations, sessions, versions
 from mier_service.values import (
@@ -43,7 +45,7 @@ def context_list(blob: bytes) -> list[float]:
     return [float(x) for x in np.frombuffer(blob, "<f4")]
 
 
-def add_session(c: Connection, session: SessionValue) -> None:
+def add_session(c: Connection, session: SessionValue, owner: str = ANONYMOUS) -> None:
     """A session with its first model context; its version 1 is added apart."""
     c.execute(
         insert(sessions).values(
@@ -58,6 +60,7 @@ def add_session(c: Connection, session: SessionValue) -> None:
             create_time_s=session.create_time.timestamp(),
             pinned=int(session.pinned),
             last_used_s=session.create_time.timestamp(),
+            owner=owner,
         )
     )
     add_model_context(c, session.id, session.model_context)
@@ -169,6 +172,7 @@ def delete_session(c: Connection, session_id: str) -> None:
     """With everything that belongs to it (by cascade)."""
     _session_row(c, session_id)
     c.execute(delete(sessions).where(sessions.c.id == session_id))
+    store_usage.give_back(c, session_id)
 
 
 def newest_version_number(c: Connection, session_id: str) -> int:
@@ -227,8 +231,17 @@ def named_files(c: Connection, pairs: set[tuple[str, str]]) -> tuple[set[str], s
     return found
 
 
-def count_sessions(c: Connection) -> int:
-    return int(c.execute(select(func.count()).select_from(sessions)).scalar_one())
+def owner_of(c: Connection, session_id: str) -> str:
+    """Id of the key that opened it."""
+    return str(_session_row(c, session_id).owner)
+
+
+def count_sessions(c: Connection, owner: str | None = None) -> int:
+    """Of all, or of those that one key opened."""
+    statement = select(func.count()).select_from(sessions)
+    if owner is not None:
+        statement = statement.where(sessions.c.owner == owner)
+    return int(c.execute(statement).scalar_one())
 
 
 def newest_model_context(c: Connection, session_id: str) -> ModelContextValue:

@@ -299,7 +299,9 @@ class OperationValue(Value):
     start_version: int = Field(description="The version whose weights it starts from.", examples=[2])
     result_version: int = Field(description="The version it published; 0 before it succeeded.", examples=[3])
     error: OperationErrorValue | None = Field(default=None, description="Why it failed; null otherwise.")
-    attempts: int = Field(description="Times a worker took it up; above 1 after a restart.", examples=[1])
+    attempts: int = Field(
+        description="Times a worker took it up; above 1 after a restart, or where others had their turn.", examples=[1]
+    )
     create_time: datetime = Field(description="When it was asked for (UTC).")
     update_time: datetime = Field(description="When it last changed (UTC).")
     reason: str = Field(default="", description="Why the service began it by itself; empty where somebody asked.")

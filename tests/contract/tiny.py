@@ -58,6 +58,9 @@ def write(
     learning_rate: float = 3e-4,
     bound: float = 1.0,
     ood: OodReference | None = None,
+    model: ModelConfig | None = None,
+    adapt: AdaptConfig | None = None,
+    head_scale: float = 1.0,
 ) -> None:
     """Writes checkpoints/<name>/ under `folder`; its environment bears the same name unless another is given.
     `observation_std` is that of the policy's normaliser: trained ones go down to 0.01. With a gate it has the gate's
@@ -66,8 +69,8 @@ def write(
     torch.manual_seed(seed)
     configuration = Configuration(
         name="tiny",
-        model=ModelConfig(context_dim=context_dim, hidden=(16, 16)),
-        adapt=AdaptConfig(min_transitions=20),
+        model=model or ModelConfig(context_dim=context_dim, hidden=(16, 16)),
+        adapt=adapt or AdaptConfig(min_transitions=20),
         sac=SacConfig(hidden=(16, 16)),
         finetune=FineTuneConfig(
             updates=60,
@@ -88,6 +91,8 @@ def write(
     agent = Agent.build(environment_spec, configuration, training_tasks=3)
     agent.training_contexts = torch.randn(3, context_dim)
     agent.policy.observation_norm.std.fill_(observation_std)
+    with torch.no_grad():
+        agent.model.head.weight.mul_(head_scale)
     if agent.gate_model is not None:
         with torch.no_grad():
             agent.gate_model.head.weight[0].mul_(gate_sign)

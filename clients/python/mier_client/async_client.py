@@ -65,6 +65,7 @@ class AsyncClient(Awaiting):
     list_sessions = awaiting_pages(Surface.list_sessions)
     delete_session = awaiting(Surface.delete_session)
     pause = awaiting(Surface.pause)
+    set_mode = awaiting(Surface.set_mode)
     resume = awaiting(Surface.resume)
 
     act = awaiting(Surface.act)

@@ -24,6 +24,7 @@ from mier_client.values import (
     PolicyVersion,
     PromotionRecord,
     Session,
+    SessionMode,
     Submitted,
     Window,
 )
@@ -93,6 +94,8 @@ class Calls(Protocol):
         """The page, and the token of the next one (empty on the last)."""
 
     def delete_session(self, session_id: str, key: str, timeout_s: float) -> Call[None]: ...
+
+    def set_mode(self, session_id: str, mode: SessionMode, key: str, timeout_s: float) -> Call[Session]: ...
 
     def pause(self, session_id: str, key: str, timeout_s: float) -> Call[Session]: ...
 

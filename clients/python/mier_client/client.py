@@ -68,6 +68,7 @@ class Client(Blocking):
     list_sessions = blocking_pages(Surface.list_sessions)
     delete_session = blocking(Surface.delete_session)
     pause = blocking(Surface.pause)
+    set_mode = blocking(Surface.set_mode)
     resume = blocking(Surface.resume)
 
     act = blocking(Surface.act)

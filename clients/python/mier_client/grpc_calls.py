@@ -20,6 +20,7 @@ from mier_client.values import (
     PolicyVersion,
     PromotionRecord,
     Session,
+    SessionMode,
     Submitted,
     Window,
 )
@@ -67,6 +68,11 @@ class GrpcCalls:
     def pause(self, session_id: str, key: str, timeout_s: float) -> GrpcCall[Session]:
         request = pb.PauseSessionRequest(session_id=session_id, idempotency_key=key)
         return GrpcCall(_session, timeout_s, "PauseSession", request)
+
+    def set_mode(self, session_id: str, mode: SessionMode, key: str, timeout_s: float) -> GrpcCall[Session]:
+        number = pb.SessionMode.Value(f"SESSION_MODE_{mode.name}")
+        request = pb.SetSessionModeRequest(session_id=session_id, mode=number, idempotency_key=key)
+        return GrpcCall(_session, timeout_s, "SetSessionMode", request)
 
     def resume(self, session_id: str, key: str, timeout_s: float) -> GrpcCall[Session]:
         request = pb.ResumeSessionRequest(session_id=session_id, idempotency_key=key)

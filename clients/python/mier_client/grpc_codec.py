@@ -23,6 +23,8 @@ _DOMAIN = "mier"
 _TYPE_PREFIX = "urn:problem-type:mier:"
 """What HTTP's problems are called in full; gRPC sends the reason alone."""
 _PREFIXES = {"VersionOrigin": "VERSION_ORIGIN_", "Promotion": "PROMOTION_", "PromotionKind": "PROMOTION_KIND_"}
+_QUOTAS = ("TOO_MANY_CALLS", "TOO_MANY_SESSIONS", "TOO_MANY_FINE_TUNES", "TOO_MUCH_STORED")
+"""Reasons of RESOURCE_EXHAUSTED that are the caller's own bound and not the service's."""
 _KINDS: dict[grpc.StatusCode, type[MierError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidRequest,
     grpc.StatusCode.OUT_OF_RANGE: errors.InvalidRequest,
@@ -72,7 +74,17 @@ def session(message: pb.Session) -> values.Session:
         transitions_count=message.transitions_count,
         create_time=_time(message.create_time),
         pinned=message.pinned,
+        mode=_mode(message.mode),
+        task_number=message.task_number or 1,  # the first releases did not say
+        task_start=message.task_start,
     )
+
+
+def _mode(number: int) -> values.SessionMode:
+    if number == pb.SESSION_MODE_UNSPECIFIED:
+        return values.SessionMode.OFF  # the first releases did not say
+    known = next((name for name, value in pb.SessionMode.items() if value == number), "")
+    return values.SessionMode(known.removeprefix("SESSION_MODE_").lower())
 
 
 def environment_message(spec: values.EnvironmentSpec) -> pb.EnvironmentSpec:
@@ -169,6 +181,7 @@ def operation(message: pb.Operation) -> values.Operation:
         attempts=message.attempts,
         create_time=_time(message.create_time),
         update_time=_time(message.update_time),
+        reason=message.reason,
     )
 
 
@@ -229,6 +242,8 @@ def _environment(message: pb.EnvironmentSpec) -> values.EnvironmentSpec:
 def _error(code: grpc.StatusCode, problem: Problem) -> MierError:
     if problem.reason == "BODY_TOO_LARGE":  # gRPC has one code for this and for overload; only the latter passes
         return errors.InvalidRequest(problem)
+    if problem.reason in _QUOTAS:
+        return errors.QuotaExceeded(problem)
     return _KINDS.get(code, errors.ServerFault)(problem)
 
 

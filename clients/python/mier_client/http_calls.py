@@ -21,6 +21,7 @@ from mier_client.values import (
     PolicyVersion,
     PromotionRecord,
     Session,
+    SessionMode,
     Submitted,
     Window,
 )
@@ -84,6 +85,9 @@ class HttpCalls:
 
     def resume(self, session_id: str, key: str, timeout_s: float) -> HttpCall[Session]:
         return _post(_session(session_id, "resume"), None, codec.session, timeout_s, key)
+
+    def set_mode(self, session_id: str, mode: SessionMode, key: str, timeout_s: float) -> HttpCall[Session]:
+        return _post(_session(session_id, "mode"), {"mode": mode.value}, codec.session, timeout_s, key)
 
     def submit_transitions(
         self, session_id: str, batch: TransitionBatch, key: str, timeout_s: float

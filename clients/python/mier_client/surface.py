@@ -25,6 +25,7 @@ from mier_client.values import (
     PolicyVersion,
     PromotionRecord,
     Session,
+    SessionMode,
     Submitted,
     Window,
 )
@@ -118,6 +119,11 @@ class Surface:
         """Lets learning go on."""
         key = _new_key()
         return self._plan(lambda t: self._calls.resume(session_id, key, t), timeout_s)
+
+    def set_mode(self, session_id: str, mode: SessionMode, *, timeout_s: float | None = None) -> Plan[Session]:
+        """Whether it adapts by itself, from the next transitions on."""
+        key = _new_key()
+        return self._plan(lambda t: self._calls.set_mode(session_id, mode, key, t), timeout_s)
 
     # The robot's loop
 

@@ -85,6 +85,7 @@ class Transport(ABC):
     list_sessions = sent(Calls.list_sessions)
     delete_session = sent(Calls.delete_session)
     pause = sent(Calls.pause)
+    set_mode = sent(Calls.set_mode)
     resume = sent(Calls.resume)
     act = sent(Calls.act)
     submit_transitions = sent(Calls.submit_transitions)

@@ -1354,7 +1354,7 @@ class Operation(_message.Message):
     result_version: _builtins.int
     """The version it published; 0 before it succeeded."""
     attempts: _builtins.int
-    """Times that a worker took it up: more than 1 after a restart of the service."""
+    """Times that a worker took it up: more than 1 after a restart of the service, or where others had their turn."""
     reason: _builtins.str
     """Why the service began it by itself; empty where somebody asked."""
     @_builtins.property

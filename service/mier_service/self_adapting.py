@@ -4,8 +4,8 @@ Invariants
 - Whoever stored transitions has its answer before any of this begins; a session that is behind catches up in one step,
   however many submissions came meanwhile.
 - A step reads the store, computes without a lock, and writes only if the session is as it was read; else it is
-  dropped, and the next step sees the newer state. All state is in the store: a restart goes on with the next
-  transition.
+  dropped, and the next step sees the newer state.
+- All state is in the store: after a restart it goes on with the next transition.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from mier.adaptation import NotFinite
 from mier.following import Followed, Following, follow
 from mier.ood import OUT_OF_DISTRIBUTION
 from mier.warm_start import policy_context_after
-from mier_service import store_operations, store_sessions, store_transitions
+from mier_service import store_operations, store_sessions, store_transitions, store_usage
 from mier_service.acting import Acting
+from mier_service.callers import current_caller, set_caller
 from mier_service.checkpoints import Checkpoints, HeldCheckpoint
 from mier_service.errors import Reason, ServiceError
+from mier_service.key_bounds import ROW_BYTES
 from mier_service.learning import Learning, context_value, layout_of
 from mier_service.offload import BoundedPool
 from mier_service.publishing import publish_context
@@ -33,6 +35,8 @@ from mier_service.values import OperationState, Promotion, SessionMode, SessionS
 
 MAX_FOLLOWED_STEPS = 2_000
 """The newest transitions of the task that a context is found from: ten episodes of the bundled checkpoints' length."""
+_ROWS = 3
+"""A context, and mostly a version and a promotion."""
 _SETTLED_AFTER = 2
 """Candidates in a row that the gate did not promote: more rounds on this task would not pay."""
 _log = structlog.get_logger(__name__)
@@ -86,6 +90,8 @@ class SelfAdapting:
 
     async def step(self, session_id: str) -> None:
         """Brings the session's context up to what is stored; begins a fine-tune where one must."""
+        # It counts for the key that opened the session, and waits its turn with that key's.
+        set_caller(await self._pool.run(self._owner, session_id))
         moved = await self._pool.run(self._follow, session_id)
         if moved is not None:
             await self._acting.refresh_if_behind(session_id, *moved)
@@ -97,6 +103,10 @@ class SelfAdapting:
             except ServiceError as error:
                 if error.reason is not Reason.OPERATION_IN_PROGRESS:
                     raise
+
+    def _owner(self, session_id: str) -> str:
+        with self._storage.store.read() as c:
+            return store_sessions.owner_of(c, session_id)
 
     def _follow(self, session_id: str) -> tuple[int, int] | None:
         """The version that acts and the model context, where they moved."""
@@ -159,6 +169,7 @@ class SelfAdapting:
                 following_json=json.dumps(state.to_json()),
                 anew=seen.held if found.changed else None,
             )
+            store_usage.add(c, current_caller(), session.id, _ROWS * ROW_BYTES)
         if found.changed:
             _log.info("task_changed", session=session.id, transitions=found.state.rows, version=active.number)
         return active.number, context.number
