@@ -46,6 +46,9 @@ class EnvSpec:
     """Episode length; reaching it is a truncation, never a termination."""
     varies: Varies
     healthy_ranges: tuple[HealthyRange, ...] = ()
+    action_max_change: tuple[float, ...] = ()
+    """Largest change of each action entry from one step to the next, environment units; empty: not limited. Who sends
+    actions keeps to it (service, edge); the policy does not know it."""
 
     def __post_init__(self) -> None:
         if not len(self.action_names) == len(self.action_low) == len(self.action_high):
@@ -55,6 +58,13 @@ class EnvSpec:
             )
         if any(low >= high for low, high in zip(self.action_low, self.action_high, strict=True)):
             raise ValueError(f"spec {self.id}: every action_low must be below its action_high")
+        if self.action_max_change and (
+            len(self.action_max_change) != len(self.action_names) or min(self.action_max_change) <= 0.0
+        ):
+            raise ValueError(
+                f"spec {self.id}: {len(self.action_names)} actions need as many largest changes above 0, or none, "
+                f"came {self.action_max_change}"
+            )
         if not (self.observation_names and self.action_names):
             raise ValueError(f"spec {self.id}: expected at least one observation and one action, came none")
         if self.dt_s <= 0.0 or self.horizon_steps < 1:
@@ -71,7 +81,10 @@ class EnvSpec:
         return len(self.action_names)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        value = asdict(self)
+        if not self.action_max_change:
+            del value["action_max_change"]  # manifests without it stay as they always were
+        return value
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:

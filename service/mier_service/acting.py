@@ -1,4 +1,7 @@
-"""Acting: an observation in, an action and the version that chose it out. No gradient, no disk, no lock.
+"""What each session acts with, and an action by it: an observation in, an action and the version that chose it out.
+No gradient, no disk, no lock.
+
+What a call gets in the end, within its budget and its session's limits, is `timely_acting`.
 
 Invariants
 - `_active` belongs to the event loop. A version swap is one assignment of an immutable `Active`, so an act sees the
@@ -7,6 +10,7 @@ Invariants
 - A session acts for as long as one of its versions can be read: while the active one cannot, what acted last goes on,
   or the nearest of its parents that is whole. Each answer names its version. `catch_up` tries again.
 - Exploration noise is a function of (seed of the session, episode, step): a retry repeats the action.
+- Sessions that declared something of acting have a standby, which outlives their place in the table.
 """
 
 from __future__ import annotations
@@ -23,23 +27,23 @@ import structlog
 from mier import exploration
 from mier_proto import convert
 from mier_service import store_sessions
+from mier_service.acting_rules import EnforcedRules
+from mier_service.budget import Budget
 from mier_service.errors import Reason, ServiceError, Violation, invalid
 from mier_service.files import ContentFiles, DamagedFile
 from mier_service.offload import BoundedPool
 from mier_service.policies import Policy, PolicyCache
 from mier_service.ready_sessions import Active, ReadySessions
+from mier_service.standby import NEEDS_BASE, Standby, Standbys
 from mier_service.store import Store, storage_unavailable
-from mier_service.values import MAX_INDEX, SessionValue, VersionValue
+from mier_service.values import MAX_INDEX, FallbackValue, SessionValue, VersionValue
 
 FloatArray = npt.NDArray[np.float32]
 
-MAX_BATCH = 1024
 _MAX_CATCH_UPS = 20
-_MAY_PASS = (Reason.STORAGE_UNAVAILABLE, Reason.VERSION_UNUSABLE, Reason.OVERLOADED, Reason.TOO_MANY_CALLS)
+MAY_PASS = (Reason.STORAGE_UNAVAILABLE, Reason.VERSION_UNUSABLE, Reason.OVERLOADED, Reason.TOO_MANY_CALLS)
 """Why a load may fail though the session is there."""
 _log = structlog.get_logger(__name__)
-_MAX_ROWS_ON_LOOP = 32
-"""More rows than this take longer than an act may hold the event loop."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,11 @@ class ActCall:
     deterministic: bool
     episode: int | None = None
     step: int | None = None
+    budget: Budget | None = None
+    """The time there is; None: as long as it takes."""
+    observed_at_unix_us: int | None = None
+    previous_action: FloatArray | None = None
+    """[action_dim] or [1, action_dim], what was done in the step before, environment units; None: not said."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +70,14 @@ class Action:
     action: FloatArray
     """[action_dim], environment units"""
     policy_version: int
+    """0: no policy chose it, an action is held."""
     weights_hash: str
     ood_percentile: float | None = None
     """The newest model context's."""
+    fallback: FallbackValue | None = None
+    """What answered in the place of the active version, and why."""
+    limited: bool = False
+    """Whether the session's limits changed what was chosen."""
 
 
 @dataclass
@@ -83,73 +97,56 @@ class Acting:
         onnx_files: ContentFiles,
         ready: ReadySessions,
         pool: BoundedPool,
-        max_batch: int = MAX_BATCH,
+        standbys: int = 65_536,
     ) -> None:
         self._store = store
         self._onnx_files = onnx_files
         self._policies = PolicyCache()
         self._pool = pool
-        self._max_batch = max_batch
         self._active = ready
         self._flights: dict[str, _Flight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._acted: set[str] = set()
         self._behind: set[str] = set()
+        self.standbys = Standbys(standbys)
 
-    async def act(self, call: ActCall) -> Action:
-        """One action."""
-        active = self._active.get(call.session_id) or await self._load(call.session_id)
-        self._touch(call.session_id)
-        observation, noise = _inputs(call, active)
-        action = active.policy.act(observation, active.context, noise)
-        return _action(action[0], active)
+    def ready(self, session_id: str) -> Active | None:
+        """What the session acts with, if it is in memory; the session counts as used then."""
+        active = self._active.get(session_id)
+        if active is not None:
+            self._active.touch(session_id)
+            self._acted.add(session_id)
+        return active
 
-    async def act_batch(self, calls: list[ActCall | ServiceError]) -> list[Action | ServiceError]:
-        """One outcome for each call, in order; sessions on the same weights act in one run. A call that could not
-        be read is passed as its error, and handed back."""
-        if not 1 <= len(calls) <= self._max_batch:
-            raise invalid("requests", f"expected 1 to {self._max_batch} requests, got {len(calls)}")
-        outcomes: list[Action | ServiceError | None] = [None] * len(calls)
-        groups: dict[int, list[tuple[int, Active, FloatArray, FloatArray]]] = {}
-        for index, call in enumerate(calls):
-            try:
-                if isinstance(call, ServiceError):
-                    raise call
-                active = self._active.get(call.session_id) or await self._load(call.session_id)
-                self._touch(call.session_id)
-                inputs = _inputs(call, active)
-                groups.setdefault(id(active.policy), []).append((index, active, *inputs))
-            except ServiceError as error:
-                outcomes[index] = error
-        for group in groups.values():
-            policy = group[0][1].policy
-            observation = np.concatenate([item[2] for item in group])
-            noise = np.concatenate([item[3] for item in group])
-            context = np.concatenate([item[1].context for item in group])
-            if len(group) <= _MAX_ROWS_ON_LOOP:
-                actions = policy.act(observation, context, noise)
-            else:
-                actions = await self._pool.run(policy.act, observation, context, noise)
-            for (index, active, _, _), action in zip(group, actions, strict=True):
-                try:
-                    outcomes[index] = _action(action, active)
-                except ServiceError as error:
-                    outcomes[index] = error
-        return [outcome for outcome in outcomes if outcome is not None]
+    def used(self, session_id: str) -> None:
+        """The session was answered, though not by what acts."""
+        self._acted.add(session_id)
+
+    def standby_of(self, session_id: str, active: Active) -> Standby | None:
+        """None where the session declared nothing."""
+        if active.rules is None:
+            return None
+        return self.standbys.get(session_id) or self.standbys.keep(session_id, active.rules, None, active)
+
+    async def load(self, session_id: str) -> Active:
+        """What the session acts with, read if need be."""
+        flight = self._flights.get(session_id)
+        active = await (asyncio.shield(flight.done) if flight else self.refresh(session_id))
+        self._acted.add(session_id)
+        return active
+
+    def begin_load(self, session_id: str) -> None:
+        """Reads what the session acts with, if that is not under way; nobody waits."""
+        if session_id not in self._flights:
+            self._begin_flight(session_id)
 
     async def refresh(self, session_id: str) -> Active:
         """Reads the session's active version from the store; acts that start afterwards use it."""
         flight = self._flights.get(session_id)
         if flight is not None:
             flight.stale = True
-            return await asyncio.shield(flight.done)
-        flight = _Flight(asyncio.get_running_loop().create_future())
-        # Nobody may be waiting when it fails.
-        flight.done.add_done_callback(lambda done: done.cancelled() or done.exception())
-        self._flights[session_id] = flight
-        task = asyncio.create_task(self._fly(session_id, flight))
-        self._tasks.add(task)  # the loop itself holds tasks weakly
-        task.add_done_callback(self._tasks.discard)
+        else:
+            flight = self._begin_flight(session_id)
         return await asyncio.shield(flight.done)
 
     async def refresh_if_older(self, session_id: str, version: int) -> None:
@@ -172,6 +169,28 @@ class Acting:
         active = self._active.get(session_id)
         if session_id in self._flights or (active is not None and active.number != version):
             await self.refresh(session_id)
+
+    def warm(self) -> int:
+        """Makes the standbys of sessions that declared a fallback, the last used first, and loads their base policies;
+        how many. Before anything acts, and not on the event loop."""
+        with self._store.read() as c:
+            found = store_sessions.with_fallback(c, self.standbys.capacity)
+        for session, base, incumbent in found:
+            self._warm(session, base, incumbent)
+        return len(found)
+
+    def _warm(self, session: SessionValue, base: tuple[VersionValue, str], incumbent: tuple[VersionValue, str]) -> None:
+        rules = EnforcedRules.of(session)
+        assert rules is not None, "a session with a fallback has rules"
+        standby = self.standbys.keep(session.id, rules, None, None)
+        if rules.fallback not in NEEDS_BASE:
+            return
+        try:
+            standby.base = self._load_version(session, *base)
+            if incumbent[1] == base[1]:
+                standby.incumbent = self._load_version(session, *incumbent)
+        except ServiceError as error:
+            _log.error("base_policy_unusable", session=session.id, detail=error.detail)
 
     async def catch_up(self, every_s: float) -> None:
         """Until cancelled: tries again to load what could not be loaded, a few at a time."""
@@ -203,27 +222,35 @@ class Acting:
         self._active.remove(session_id)
         self._acted.discard(session_id)
         self._behind.discard(session_id)
+        self.standbys.forget(session_id)
         if flight := self._flights.get(session_id):
             flight.stale = True
 
-    async def _load(self, session_id: str) -> Active:
-        flight = self._flights.get(session_id)
-        return await (asyncio.shield(flight.done) if flight else self.refresh(session_id))
+    def _begin_flight(self, session_id: str) -> _Flight:
+        flight = self._flights[session_id] = _Flight(asyncio.get_running_loop().create_future())
+        # Nobody may be waiting when it fails.
+        flight.done.add_done_callback(lambda done: done.cancelled() or done.exception())
+        task = asyncio.create_task(self._fly(session_id, flight))
+        self._tasks.add(task)  # the loop itself holds tasks weakly
+        task.add_done_callback(self._tasks.discard)
+        return flight
 
     async def _fly(self, session_id: str, flight: _Flight) -> None:
         try:
             while True:
                 flight.stale = False
-                active = await self._pool.run(self._read, session_id)
+                active, base = await self._pool.run(self._read, session_id)
                 if not flight.stale:
                     break
             self._behind.discard(session_id)
             if active.in_place_of is not None:
                 self._behind.add(session_id)
             self._behind -= self._active.put(session_id, active)
+            if active.rules is not None:
+                self.standbys.keep(session_id, active.rules, base, active)
             flight.done.set_result(active)
         except Exception as error:
-            if isinstance(error, ServiceError) and error.reason in _MAY_PASS and session_id in self._active:
+            if isinstance(error, ServiceError) and error.reason in MAY_PASS and session_id in self._active:
                 self._behind.add(session_id)
             else:
                 self._active.remove(session_id)
@@ -231,21 +258,23 @@ class Acting:
         finally:
             del self._flights[session_id]
 
-    def _touch(self, session_id: str) -> None:
-        self._active.touch(session_id)
-        self._acted.add(session_id)
-
-    def _read(self, session_id: str) -> Active:
+    def _read(self, session_id: str) -> tuple[Active, Active | None]:
+        """What the session acts with, and its base policy if its fallback may need that."""
         with self._store.read() as c:
             session = store_sessions.get_session(c, session_id)
             version, onnx_hash = store_sessions.get_version(c, session_id, session.active_version)
+            first = store_sessions.get_version(c, session_id, 1) if session.fallback in NEEDS_BASE else None
+        base = None
+        if first is not None:
+            with contextlib.suppress(ServiceError):
+                base = self._load_version(session, *first)
         try:
-            return self._load_version(session, version, onnx_hash)
+            return self._load_version(session, version, onnx_hash), base
         except ServiceError as error:
             if error.reason is not Reason.VERSION_UNUSABLE:
                 raise
             _log.error("version_unusable", session=session_id, version=version.number, detail=error.detail)
-            return self._load_parent(session, version, onnx_hash, error)
+            return self._load_parent(session, version, onnx_hash, error), base
 
     def _load_parent(
         self, session: SessionValue, damaged: VersionValue, damaged_hash: str, error: ServiceError
@@ -281,6 +310,7 @@ class Acting:
             model_context=session.model_context.number,
             ood_percentile=session.model_context.ood_percentile,
             in_place_of=in_place_of,
+            rules=EnforcedRules.of(session),
         )
 
 
@@ -297,7 +327,13 @@ def _open(session_id: str, number: int, load: Callable[[], Policy]) -> Policy:
         ) from error
 
 
-def _action(action: FloatArray, active: Active) -> Action:
+def answer(call: ActCall, active: Active) -> Action:
+    """One action, by that version."""
+    observation, noise = inputs(call, active)
+    return chosen(active.policy.act(observation, active.context, noise)[0], active)
+
+
+def chosen(action: FloatArray, active: Active) -> Action:
     """What the policy chose; refused if it is no number, which a robot must never be sent."""
     if not np.isfinite(action).all():
         raise invalid(
@@ -308,25 +344,33 @@ def _action(action: FloatArray, active: Active) -> Action:
     return Action(action, active.number, active.weights_hash, active.ood_percentile)
 
 
-def _inputs(call: ActCall, active: Active) -> tuple[FloatArray, FloatArray]:
+def inputs(call: ActCall, active: Active) -> tuple[FloatArray, FloatArray]:
     """observation [1, observation_dim], noise [1, action_dim]."""
+    require_sound(call, active.observation_dim)
+    observation = call.observation.reshape(1, -1)
+    if call.deterministic:
+        return observation, np.zeros((1, active.action_dim), np.float32)
+    noise = exploration.noise(
+        active.seed, call.episode or 0, call.step or 0, active.action_dim
+    )  # it is sound: has both
+    return observation, noise[None].astype(np.float32, copy=False)
+
+
+def require_sound(call: ActCall, observation_dim: int) -> None:
+    """Refuses what no policy of the session could answer."""
     observation = call.observation
     try:
         if observation.ndim == 2:
-            convert.check_shape(observation, "observation", (1, active.observation_dim))
+            convert.check_shape(observation, "observation", (1, observation_dim))
         else:
-            convert.check_shape(observation, "observation", (active.observation_dim,))
+            convert.check_shape(observation, "observation", (observation_dim,))
         convert.check_finite(observation, "observation")
     except ValueError as error:
         raise invalid("observation", str(error)) from None
     for name, value in (("episode", call.episode), ("step", call.step)):
         if value is not None and not 0 <= value < MAX_INDEX:
             raise invalid(name, f"expected 0 <= {name} < 2^31, got {value}")
-    if call.deterministic:
-        return observation.reshape(1, -1), np.zeros((1, active.action_dim), np.float32)
-    if call.episode is None or call.step is None:
+    if not call.deterministic and (call.episode is None or call.step is None):
         missing = [name for name in ("episode", "step") if getattr(call, name) is None]
         text = "an exploring action needs episode and step, which its noise is a function of; or set deterministic"
         raise ServiceError(Reason.INVALID_ARGUMENT, text, tuple(Violation(name, text) for name in missing))
-    noise = exploration.noise(active.seed, call.episode, call.step, active.action_dim)
-    return observation.reshape(1, -1), noise[None].astype(np.float32, copy=False)

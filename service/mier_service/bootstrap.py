@@ -42,6 +42,7 @@ from mier_service.learning import Learning
 from mier_service.lifecycle import Lifecycle, Phase
 from mier_service.lineage import Lineage
 from mier_service.logs import quiet_exporter
+from mier_service.loop_watch import LoopWatch
 from mier_service.metrics import Metrics
 from mier_service.moving import Moving
 from mier_service.offload import BoundedPool
@@ -52,7 +53,9 @@ from mier_service.retention import Retention
 from mier_service.self_adapting import SelfAdapting
 from mier_service.sessions import Sessions
 from mier_service.storage import Storage
+from mier_service.timely_acting import TimelyActing
 from mier_service.tls import load_tls
+from mier_service.values import FallbackValue
 from mier_service.workers import Workers
 
 _log = structlog.get_logger(__name__)
@@ -122,7 +125,7 @@ class Service:
             self._storage.onnx,
             ReadySessions(config.max_active_sessions, config.max_policies),
             self._store_pool,
-            config.max_act_batch,
+            16 * config.max_active_sessions,
         )
         learning = Learning(
             self._storage,
@@ -142,7 +145,7 @@ class Service:
             sessions,
             recording,
             learning,
-            acting,
+            TimelyActing(acting, self._store_pool, max_batch=config.max_act_batch, on_fallback=_counter(self._metrics)),
             Lineage(self._storage, acting, self._store_pool),
             Moving(self._storage, self._checkpoints, acting, self._adapt_pool),
         )
@@ -173,11 +176,12 @@ class Service:
         )
         learning.on_queued = self._workers.wake
         recording.on_stored = self._self_adapting.notice
-        self._grpc = GrpcServer(core, self._gate, calls_under_way, self._metrics, config)
-        calls = build_router(core, self._decode_pool, self._metrics)
+        watch = LoopWatch()
+        self._grpc = GrpcServer(core, self._gate, calls_under_way, self._metrics, watch, config)
+        calls = build_router(core, self._decode_pool, self._metrics, watch)
         health = build_health(self._lifecycle, self._storage, self._poll_pool, self._metrics, self._checkpoints.names)
         self._app = build_app(calls, health, exposure.keys_required)
-        guard = Guard(self._app, self._lifecycle, self._gate, calls_under_way, self._metrics, config)
+        guard = Guard(self._app, self._lifecycle, self._gate, calls_under_way, self._metrics, watch, config)
         openpi = OpenpiEndpoint(core, self._gate, self._lifecycle, self._decode_pool, self._metrics, config)
         secured: dict[str, Any] = tls.uvicorn() if tls else {}
         self._http = _HttpServer(
@@ -273,6 +277,7 @@ class Service:
                 if error.reason is not Reason.CHECKPOINT_UNUSABLE:
                     raise
                 _log.error("checkpoint_unusable", checkpoint=name, detail=error.detail)
+        self._acting.warm()
 
     async def _set_ready(self, ready: bool) -> None:
         self._lifecycle.phase = Phase.READY if ready else Phase.DRAINING
@@ -330,6 +335,10 @@ def _refresher(acting: Acting, self_adapting: SelfAdapting) -> Callable[[str], A
             _log.warning("version_not_loaded", session=session_id, detail=error.detail)
 
     return refresh
+
+
+def _counter(metrics: Metrics) -> Callable[[FallbackValue], None]:
+    return lambda fallback: metrics.fell_back(fallback.kind.value, fallback.reason.value)
 
 
 def _new_id() -> str:

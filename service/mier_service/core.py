@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mier_service.acting import Acting
 from mier_service.learning import Learning
 from mier_service.lineage import Lineage
 from mier_service.moving import Moving
 from mier_service.recording import Recording
 from mier_service.sessions import Sessions
+from mier_service.timely_acting import TimelyActing
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,6 @@ class Core:
     sessions: Sessions
     recording: Recording
     learning: Learning
-    acting: Acting
+    acting: TimelyActing
     lineage: Lineage
     moving: Moving

@@ -30,6 +30,7 @@ def environment_value(spec: EnvSpec) -> EnvironmentValue:
         horizon_steps=spec.horizon_steps,
         varies=VariesValue(spec.varies.value),
         healthy_ranges=[HealthyRangeValue(index=r.index, low=r.low, high=r.high) for r in spec.healthy_ranges],
+        action_max_change=list(spec.action_max_change),
     )
 
 
@@ -52,6 +53,7 @@ class ExpectedEnvironment(Given):
     horizon_steps: Count | None = Field(default=None, description="Steps of an episode.", examples=[200])
     varies: VariesValue | None = None
     healthy_ranges: list[HealthyRangeValue] | None = Field(default=None, max_length=10_000)
+    action_max_change: Bounds | None = Field(default=None, description="Largest change in one step. [action_dim]")
 
 
 def require_fit(expected: ExpectedEnvironment, actual: EnvironmentValue, checkpoint: str) -> None:

@@ -34,6 +34,8 @@ class Reason(StrEnum):
     INSUFFICIENT_DATA = "INSUFFICIENT_DATA"
     ADAPTATION_FAILED = "ADAPTATION_FAILED"
     ENVIRONMENT_MISMATCH = "ENVIRONMENT_MISMATCH"
+    OBSERVATION_TOO_OLD = "OBSERVATION_TOO_OLD"
+    PREVIOUS_ACTION_UNKNOWN = "PREVIOUS_ACTION_UNKNOWN"
     SESSION_PAUSED = "SESSION_PAUSED"
     SESSION_CHANGED = "SESSION_CHANGED"
     VERSION_PINNED = "VERSION_PINNED"
@@ -46,6 +48,7 @@ class Reason(StrEnum):
     TOO_MANY_SESSIONS = "TOO_MANY_SESSIONS"
     TOO_MANY_FINE_TUNES = "TOO_MANY_FINE_TUNES"
     TOO_MUCH_STORED = "TOO_MUCH_STORED"
+    DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
     OVERLOADED = "OVERLOADED"
     QUEUE_FULL = "QUEUE_FULL"
     DRAINING = "DRAINING"
@@ -85,6 +88,8 @@ RULES: dict[Reason, Rule] = {
     Reason.INSUFFICIENT_DATA: Rule(409, _C.FAILED_PRECONDITION, "Too few transitions"),
     Reason.ADAPTATION_FAILED: Rule(409, _C.FAILED_PRECONDITION, "No context fits the transitions"),
     Reason.ENVIRONMENT_MISMATCH: Rule(409, _C.FAILED_PRECONDITION, "The environment does not fit the checkpoint"),
+    Reason.OBSERVATION_TOO_OLD: Rule(409, _C.FAILED_PRECONDITION, "The observation is too old"),
+    Reason.PREVIOUS_ACTION_UNKNOWN: Rule(409, _C.FAILED_PRECONDITION, "The step before is not known"),
     Reason.SESSION_PAUSED: Rule(409, _C.FAILED_PRECONDITION, "The session is paused"),
     Reason.SESSION_CHANGED: Rule(409, _C.ABORTED, "The session changed in the meantime"),
     Reason.VERSION_PINNED: Rule(409, _C.FAILED_PRECONDITION, "The active version is pinned"),
@@ -97,6 +102,7 @@ RULES: dict[Reason, Rule] = {
     Reason.TOO_MANY_SESSIONS: Rule(429, _C.RESOURCE_EXHAUSTED, "The key has opened too many sessions", 60),
     Reason.TOO_MANY_FINE_TUNES: Rule(429, _C.RESOURCE_EXHAUSTED, "The key has too many fine-tunes", 10),
     Reason.TOO_MUCH_STORED: Rule(429, _C.RESOURCE_EXHAUSTED, "The key has stored too much", 60),
+    Reason.DEADLINE_EXCEEDED: Rule(503, _C.DEADLINE_EXCEEDED, "No answer within the budget", 1),
     Reason.OVERLOADED: Rule(503, _C.RESOURCE_EXHAUSTED, "Too much is being asked at once", 1),
     Reason.QUEUE_FULL: Rule(503, _C.RESOURCE_EXHAUSTED, "The queue of fine-tunes is full", 10),
     Reason.DRAINING: Rule(503, _C.UNAVAILABLE, "The service is stopping", 5),

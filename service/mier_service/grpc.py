@@ -6,7 +6,7 @@ Handlers call gRPC's own argument `rpc`, since a context is something else here.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -18,11 +18,14 @@ from mier_service import grpc_messages as m
 from mier_service.access.gate import Gate
 from mier_service.access.guarded import GuardedCore
 from mier_service.acting import ActCall, Action
+from mier_service.budget import Budget
 from mier_service.config import ServeConfig
 from mier_service.errors import ServiceError
 from mier_service.grpc_answers import Answers, Rpc, request_id
+from mier_service.grpc_budgets import Budgets
 from mier_service.grpc_wire import Wire
 from mier_service.key_bounds import CallsUnderWay
+from mier_service.loop_watch import LoopWatch
 from mier_service.metrics import Metrics
 from mier_service.tls import Tls
 
@@ -33,9 +36,10 @@ _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 class AdaptationServicer(pb_grpc.AdaptationServiceServicer):
     """One method for each call of the contract."""
 
-    def __init__(self, core: GuardedCore, answers: Answers, metrics: Metrics) -> None:
+    def __init__(self, core: GuardedCore, answers: Answers, metrics: Metrics, watch: LoopWatch) -> None:
         self._core = core
         self._metrics = metrics
+        self._budgets = Budgets(watch)
         self._answer, self._stream = answers.one, answers.many
 
     async def CreateSession(self, request: pb.CreateSessionRequest, rpc: Rpc) -> pb.CreateSessionResponse:
@@ -44,7 +48,7 @@ class AdaptationServicer(pb_grpc.AdaptationServiceServicer):
             if request.HasField("expected_environment"):
                 expected = m.expected_environment(request.expected_environment)
             session = await self._core.sessions.create(
-                request.checkpoint, expected, request.seed, request.idempotency_key
+                request.checkpoint, expected, request.seed, m.acting_rules(request), request.idempotency_key
             )
             return pb.CreateSessionResponse(session=m.session(session))
 
@@ -224,7 +228,8 @@ class AdaptationServicer(pb_grpc.AdaptationServiceServicer):
 
     async def Act(self, request: pb.ActRequest, rpc: Rpc) -> pb.ActResponse:
         async def work() -> pb.ActResponse:
-            return m.act_response(await self._core.acting.act(m.act_call(request)))
+            call = self._read(request, self._budgets.own(rpc))
+            return m.act_response(await self._core.acting.act(call))
 
         return await self._answer("Act", rpc, work)
 
@@ -237,7 +242,8 @@ class AdaptationServicer(pb_grpc.AdaptationServiceServicer):
             while True:
                 try:
                     request = await anext(requests)
-                    outcome = await self._core.acting.act(m.act_call(request.request))
+                    call = self._read(request.request, self._budgets.own(rpc))
+                    outcome = await self._core.acting.act(call)
                 except StopAsyncIteration:
                     return
                 except ServiceError as error:  # also of a message that could not be read: the next one may be fine
@@ -249,19 +255,29 @@ class AdaptationServicer(pb_grpc.AdaptationServiceServicer):
 
     async def ActBatch(self, request: pb.ActBatchRequest, rpc: Rpc) -> pb.ActBatchResponse:
         async def work() -> pb.ActBatchResponse:
-            calls = [_read(item) for item in request.requests]
+            own = self._budgets.own(rpc)
+            calls = [_or_error(self._read, item, own) for item in request.requests]
             own_id = request_id(rpc)
             outcomes = await self._core.acting.act_batch(calls)
             return pb.ActBatchResponse(outcomes=[m.act_outcome(outcome, own_id) for outcome in outcomes])
 
         return await self._answer("ActBatch", rpc, work)
 
+    def _read(self, request: pb.ActRequest, own: Budget | None) -> ActCall:
+        return m.act_call(request, self._budgets.of(request, own))
+
 
 class GrpcServer:
     """The server with its health service; belongs to the event loop."""
 
     def __init__(
-        self, core: GuardedCore, gate: Gate, calls: CallsUnderWay, metrics: Metrics, config: ServeConfig
+        self,
+        core: GuardedCore,
+        gate: Gate,
+        calls: CallsUnderWay,
+        metrics: Metrics,
+        watch: LoopWatch,
+        config: ServeConfig,
     ) -> None:
         self._config = config
         answers = Answers(gate, metrics)
@@ -284,7 +300,8 @@ class GrpcServer:
             ],
         )
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
-        pb_grpc.add_AdaptationServiceServicer_to_server(AdaptationServicer(core, answers, metrics), self._server)
+        servicer = AdaptationServicer(core, answers, metrics, watch)
+        pb_grpc.add_AdaptationServiceServicer_to_server(servicer, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if config.grpc_reflection:
             reflection.enable_server_reflection((SERVICE_NAME, *open_services), self._server)
@@ -315,8 +332,10 @@ class GrpcServer:
         await self._server.stop(within_s)
 
 
-def _read(request: pb.ActRequest) -> ActCall | ServiceError:
+def _or_error(
+    read: Callable[[pb.ActRequest, Budget | None], ActCall], request: pb.ActRequest, own: Budget | None
+) -> ActCall | ServiceError:
     try:
-        return m.act_call(request)
+        return read(request, own)
     except ServiceError as error:
         return error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2, status_pb2
@@ -11,6 +13,7 @@ from mier_proto import convert
 from mier_proto.v1 import adaptation_pb2 as pb
 from mier_service import values as v
 from mier_service.acting import ActCall, Action
+from mier_service.budget import Budget
 from mier_service.environments import ExpectedEnvironment
 from mier_service.errors import RULES, Reason, ServiceError, invalid
 from mier_service.problems import from_pydantic
@@ -46,6 +49,17 @@ _PROMOTION_KINDS = {
     v.PromotionKind.UNPIN: pb.PROMOTION_KIND_UNPIN,
     v.PromotionKind.MOVE: pb.PROMOTION_KIND_MOVE,
 }
+_FALLBACK_KINDS = {
+    v.FallbackKind.INCUMBENT: pb.FALLBACK_KIND_INCUMBENT,
+    v.FallbackKind.BASE_POLICY: pb.FALLBACK_KIND_BASE_POLICY,
+    v.FallbackKind.HOLD_LAST: pb.FALLBACK_KIND_HOLD_LAST,
+    v.FallbackKind.HOLD_ZERO: pb.FALLBACK_KIND_HOLD_ZERO,
+}
+_FALLBACK_REASONS = {
+    v.FallbackReason.LOADING: pb.FALLBACK_REASON_LOADING,
+    v.FallbackReason.BUSY: pb.FALLBACK_REASON_BUSY,
+    v.FallbackReason.UNAVAILABLE: pb.FALLBACK_REASON_UNAVAILABLE,
+}
 _OPERATION_STATES = {
     v.OperationState.QUEUED: pb.OPERATION_STATE_QUEUED,
     v.OperationState.RUNNING: pb.OPERATION_STATE_RUNNING,
@@ -68,6 +82,7 @@ def environment(value: v.EnvironmentValue) -> pb.EnvironmentSpec:
         horizon_steps=value.horizon_steps,
         varies=_VARIES[value.varies],
         healthy_ranges=[pb.HealthyRange(index=r.index, low=r.low, high=r.high) for r in value.healthy_ranges],
+        action_max_change=value.action_max_change,
     )
 
 
@@ -80,7 +95,7 @@ def expected_environment(message: pb.EnvironmentSpec) -> ExpectedEnvironment:
     }
     fields |= {
         name: list(getattr(message, name))
-        for name in ("observation_names", "action_names", "action_low", "action_high")
+        for name in ("observation_names", "action_names", "action_low", "action_high", "action_max_change")
         if getattr(message, name)
     }
     if message.healthy_ranges:
@@ -151,6 +166,11 @@ def session(value: v.SessionValue) -> pb.Session:
         mode=_MODES[value.mode],
         task_number=value.task_number,
         task_start=value.task_start,
+        fallback=_FALLBACK_KINDS[value.fallback] if value.fallback else pb.FALLBACK_KIND_NONE,
+        action_limits=None
+        if value.action_limits is None
+        else pb.ActionLimits(**value.action_limits.model_dump(exclude_none=True)),
+        max_observation_age_ms=value.max_observation_age_ms,
     )
 
 
@@ -233,14 +253,49 @@ def submission(message: pb.SubmitTransitionsRequest) -> Submission:
     )
 
 
-def act_call(message: pb.ActRequest) -> ActCall:
+def acting_rules(message: pb.CreateSessionRequest) -> v.ActingRules:
+    """What is left out, or empty, is not declared."""
+    fields: dict[str, Any] = {}
+    if message.fallback not in (pb.FALLBACK_KIND_UNSPECIFIED, pb.FALLBACK_KIND_NONE):
+        known = {number: value for value, number in _FALLBACK_KINDS.items()}
+        if message.fallback not in known:
+            raise invalid("fallback", f"expected a number of FallbackKind, got {message.fallback}")
+        fields["fallback"] = known[message.fallback]
+    if message.HasField("action_limits"):
+        limits = message.action_limits
+        given = {name: list(getattr(limits, name)) for name in ("low", "high", "max_change") if getattr(limits, name)}
+        fields["action_limits"] = given
+    if message.HasField("max_observation_age_ms"):
+        fields["max_observation_age_ms"] = message.max_observation_age_ms
+    try:
+        return v.ActingRules.model_validate(fields)
+    except ValidationError as error:
+        raise from_pydantic(error) from None
+
+
+def act_call(message: pb.ActRequest, budget: Budget | None) -> ActCall:
     return ActCall(
         session_id=message.session_id,
         observation=_array(message.observation, "observation"),
         deterministic=message.deterministic,
         episode=message.episode if message.HasField("episode") else None,
         step=message.step if message.HasField("step") else None,
+        budget=budget,
+        observed_at_unix_us=_time_us(message),
+        previous_action=_array(message.previous_action, "previous_action")
+        if message.HasField("previous_action")
+        else None,
     )
+
+
+def _time_us(message: pb.ActRequest) -> int | None:
+    if not message.HasField("observed_at_unix_us"):
+        return None
+    if not 0 <= message.observed_at_unix_us < v.MAX_SEED:
+        raise invalid(
+            "observed_at_unix_us", f"expected 0 <= observed_at_unix_us < 2^53, got {message.observed_at_unix_us}"
+        )
+    return message.observed_at_unix_us
 
 
 def act_response(action: Action) -> pb.ActResponse:
@@ -251,7 +306,13 @@ def act_response(action: Action) -> pb.ActResponse:
         policy_version=action.policy_version,
         weights_hash=action.weights_hash,
         ood_percentile=action.ood_percentile,
+        fallback=None if action.fallback is None else _fallback(action.fallback),
+        limited=action.limited,
     )
+
+
+def _fallback(value: v.FallbackValue) -> pb.Fallback:
+    return pb.Fallback(kind=_FALLBACK_KINDS[value.kind], reason=_FALLBACK_REASONS[value.reason])
 
 
 def act_outcome(outcome: Action | ServiceError, request_id: str) -> pb.ActOutcome:

@@ -31,6 +31,7 @@ from mier_service.http_bodies import BODIES
 from mier_service.http_links import add_links
 from mier_service.key_bounds import CallsUnderWay
 from mier_service.lifecycle import Lifecycle, Phase
+from mier_service.loop_watch import LoopWatch
 from mier_service.metrics import Metrics
 from mier_service.problems import Problem, from_validation, problem_response
 
@@ -150,6 +151,7 @@ class Guard:
         gate: Gate,
         calls: CallsUnderWay,
         metrics: Metrics,
+        watch: LoopWatch,
         config: ServeConfig,
     ) -> None:
         self._app = app
@@ -157,6 +159,7 @@ class Guard:
         self._gate = gate
         self._calls = calls
         self._metrics = metrics
+        self._watch = watch
         self._max_requests = config.max_http_requests
         self._max_body_bytes = config.max_body_bytes
         self._under_way = 0
@@ -167,6 +170,7 @@ class Guard:
         started_s = time.perf_counter()
         request_id = request_id_of(scope)
         scope["mier.request_id"] = request_id
+        scope["mier.received_s"] = self._watch.received_s()
         started = False
 
         async def named(message: Message) -> None:

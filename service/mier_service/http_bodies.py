@@ -10,7 +10,8 @@ import numpy.typing as npt
 from pydantic import Field, ValidationError
 from starlette.requests import Request
 
-from mier_service.acting import MAX_BATCH, ActCall
+from mier_service.acting import ActCall
+from mier_service.budget import MAX_BUDGET_MS, Budget
 from mier_service.environments import ExpectedEnvironment
 from mier_service.errors import Reason, ServiceError, invalid
 from mier_service.learning import MAX_UPDATES
@@ -18,6 +19,7 @@ from mier_service.lineage import MAX_REASON_CHARACTERS
 from mier_service.offload import BoundedPool
 from mier_service.problems import from_pydantic
 from mier_service.recording import Submission
+from mier_service.timely_acting import MAX_BATCH
 from mier_service.values import (
     EXAMPLE_HASH,
     EXAMPLE_ID,
@@ -25,6 +27,8 @@ from mier_service.values import (
     MAX_SEED,
     OOD_PERCENTILE,
     WHOLE,
+    ActingRules,
+    FallbackValue,
     Given,
     SessionMode,
     Value,
@@ -40,6 +44,8 @@ SessionId = Annotated[str, Field(min_length=1, max_length=100, examples=[EXAMPLE
 Name = Annotated[str, Field(min_length=1, max_length=100)]
 Index = Annotated[int, Field(ge=0, lt=MAX_INDEX), WHOLE]
 Seed = Annotated[int, Field(ge=0, lt=MAX_SEED), WHOLE]
+BudgetMs = Annotated[float, Field(gt=0.0, le=MAX_BUDGET_MS)]
+UnixUs = Annotated[int, Field(ge=0, lt=MAX_SEED), WHOLE]
 Vector = Annotated[list[float], Field(max_length=1_000_000)]
 Version = Annotated[
     int, Field(ge=1, lt=MAX_INDEX, description="Number of a version of the session.", examples=[2]), WHOLE
@@ -63,7 +69,7 @@ class Body(Given):
 B = TypeVar("B", bound=Body)
 
 
-class CreateSessionBody(Body):
+class CreateSessionBody(Body, ActingRules):
     """Asks for a session."""
 
     checkpoint: Name = Field(description="Name of a checkpoint that the service holds.", examples=["cheetah-vel-ood"])
@@ -71,6 +77,13 @@ class CreateSessionBody(Body):
         default=None, description="Your own environment; refused, difference by difference, if it does not fit."
     )
     seed: Seed = Field(default=0, description="Seed of the exploration noise.")
+
+    def rules(self) -> ActingRules:
+        return ActingRules(
+            fallback=self.fallback,
+            action_limits=self.action_limits,
+            max_observation_age_ms=self.max_observation_age_ms,
+        )
 
 
 class TransitionsBody(Body):
@@ -172,10 +185,36 @@ class ActBody(Body):
     )
     episode: Index | None = Field(default=None, description="Required when exploring.", examples=[0])
     step: Index | None = Field(default=None, description="Required when exploring.", examples=[0])
+    budget_ms: BudgetMs | None = Field(
+        default=None,
+        description="Time within which the answer is needed, counted from the receipt of the request, in milliseconds. "
+        "What would come later is replaced by the session's fallback, or refused (DEADLINE_EXCEEDED) if it has none. "
+        "The smallest one of a batch is that of all of it.",
+        examples=[20.0],
+    )
+    observed_at_unix_us: UnixUs | None = Field(
+        default=None,
+        description="When the observation was made, in microseconds since 1970 (UTC); required in sessions with "
+        "max_observation_age_ms. One that is older, or as far in the future, is refused (OBSERVATION_TOO_OLD).",
+    )
+    previous_action: Vector | None = Field(
+        default=None,
+        description="What the robot did in the step before: what a limited rate counts from. [action_dim]; null: what "
+        "the service answered for step - 1 of this episode, nothing before step 0.",
+    )
 
-    def call(self) -> ActCall:
-        observation = _array(self.observation, "observation")
-        return ActCall(self.session_id, observation, self.deterministic, self.episode, self.step)
+    def call(self, received_s: float) -> ActCall:
+        """`received_s`: when the request was received, by `time.monotonic`."""
+        return ActCall(
+            session_id=self.session_id,
+            observation=_array(self.observation, "observation"),
+            deterministic=self.deterministic,
+            episode=self.episode,
+            step=self.step,
+            budget=None if self.budget_ms is None else Budget.of(received_s, self.budget_ms),
+            observed_at_unix_us=self.observed_at_unix_us,
+            previous_action=None if self.previous_action is None else _array(self.previous_action, "previous_action"),
+        )
 
 
 class ModeBody(Body):
@@ -193,10 +232,22 @@ class ActBatchBody(Body):
 class ActReply(Value):
     """The action, and what chose it."""
 
-    action: list[float] = Field(description="Environment units, within bounds. [action_dim]", examples=[[0.1, -0.4]])
-    policy_version: int = Field(description="Version that chose it; send it back with the transition.", examples=[1])
-    weights_hash: str = Field(description="SHA-256 of that version's weights.", examples=[EXAMPLE_HASH])
+    action: list[float] = Field(
+        description="Environment units, within bounds and the session's limits. [action_dim]", examples=[[0.1, -0.4]]
+    )
+    policy_version: int = Field(
+        description="Version that chose it; send it back with the transition. 0: none did, an action is held.",
+        examples=[1],
+    )
+    weights_hash: str = Field(
+        description="SHA-256 of that version's weights; empty where none acted.", examples=[EXAMPLE_HASH]
+    )
     ood_percentile: float | None = Field(default=None, description=OOD_PERCENTILE, examples=[42.0])
+    fallback: FallbackValue | None = Field(
+        default=None,
+        description="What answered in the place of the active version, and why; null: the active version did.",
+    )
+    limited: bool = Field(default=False, description="True: the session's limits changed the action.")
 
 
 class OutcomeError(Value):

@@ -14,6 +14,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from mier_proto import convert
 from mier_service.access.guarded import GuardedCore
 from mier_service.acting import ActCall, Action
+from mier_service.budget import MAX_BUDGET_MS, Budget
 from mier_service.errors import Reason, ServiceError, Violation, invalid
 from mier_service.http_bodies import (
     BINARY,
@@ -35,11 +36,13 @@ from mier_service.http_bodies import (
 )
 from mier_service.http_lineage import add_lineage
 from mier_service.http_parameters import Key, PageSize, PageToken, refusals
+from mier_service.loop_watch import LoopWatch
 from mier_service.metrics import Metrics
 from mier_service.offload import BoundedPool
 from mier_service.problems import problem_json
 from mier_service.values import (
     MAX_INDEX,
+    MAX_SEED,
     AdaptationValue,
     OperationValue,
     SessionPage,
@@ -53,6 +56,8 @@ _SEND_WITHIN_S = 30.0
 
 QuerySession = Annotated[str | None, Query(max_length=100, description="For a binary body only.")]
 QueryIndex = Annotated[int | None, Query(ge=0, lt=MAX_INDEX, description="For a binary body only.")]
+QueryBudget = Annotated[float | None, Query(gt=0, le=MAX_BUDGET_MS, description="For a binary body only.")]
+QueryTime = Annotated[int | None, Query(ge=0, lt=MAX_SEED, description="For a binary body only.")]
 QueryFlag = Annotated[bool, Query(description="For a binary body only.")]
 
 _ROWS = (
@@ -62,8 +67,9 @@ _ROWS = (
 )
 _OBSERVATION = (
     "The observation, raw little-endian float32 [observation_dim]. session_id, deterministic, episode and step "
-    "are query parameters. With Accept: application/octet-stream the reply is the raw action, and the version "
-    "is in the headers Mier-Policy-Version and Mier-Weights-Hash."
+    "are query parameters, and so are budget_ms and observed_at_unix_us. With Accept: application/octet-stream the "
+    "reply is the raw action, and the rest is in the headers Mier-Policy-Version, Mier-Weights-Hash, Mier-Limited "
+    "(true or false) and, where a fallback answered, Mier-Fallback and Mier-Fallback-Reason."
 )
 _EVENT = {
     "type": "object",
@@ -82,13 +88,13 @@ _EVENT = {
 """One server-sent event."""
 
 
-def build_router(core: GuardedCore, pool: BoundedPool, metrics: Metrics) -> APIRouter:
+def build_router(core: GuardedCore, pool: BoundedPool, metrics: Metrics, watch: LoopWatch | None = None) -> APIRouter:
     """All calls; mounted at the root and under /v1."""
     router = APIRouter()
     _add_sessions(router, core, pool)
     _add_learning(router, core, pool)
     _add_recording(router, core, pool, metrics)
-    _add_acting(router, core, pool)
+    _add_acting(router, core, pool, watch or LoopWatch())
     add_lineage(router, core, pool)
     return router
 
@@ -107,7 +113,7 @@ def _add_sessions(router: APIRouter, core: GuardedCore, pool: BoundedPool) -> No
         """Opens a session: version 1 is the checkpoint's weights with its prior context."""
         media_type(request, (JSON,))
         body = await read_json(request, CreateSessionBody, pool)
-        session = await core.sessions.create(body.checkpoint, body.expected_environment, body.seed, key)
+        session = await core.sessions.create(body.checkpoint, body.expected_environment, body.seed, body.rules(), key)
         response.headers["Location"] = f"{request.url.path.rstrip('/')}/{session.id}"
         return session
 
@@ -262,7 +268,7 @@ def _add_recording(router: APIRouter, core: GuardedCore, pool: BoundedPool, metr
         return stored
 
 
-def _add_acting(router: APIRouter, core: GuardedCore, pool: BoundedPool) -> None:
+def _add_acting(router: APIRouter, core: GuardedCore, pool: BoundedPool, watch: LoopWatch) -> None:
     tags: list[str | Enum] = ["acting"]
 
     @router.post(
@@ -270,7 +276,7 @@ def _add_acting(router: APIRouter, core: GuardedCore, pool: BoundedPool) -> None
         tags=tags,
         response_model=ActReply,
         openapi_extra=request_body((JSON, ActBody), (BINARY, _OBSERVATION)),
-        responses=refusals(404, 415),
+        responses=refusals(404, 409, 415),
     )
     async def act(
         request: Request,
@@ -278,22 +284,33 @@ def _add_acting(router: APIRouter, core: GuardedCore, pool: BoundedPool) -> None
         deterministic: QueryFlag = False,
         episode: QueryIndex = None,
         step: QueryIndex = None,
+        budget_ms: QueryBudget = None,
+        observed_at_unix_us: QueryTime = None,
     ) -> Response:
-        """The action for one observation, by the session's active version."""
+        """The action for one observation, by the session's active version; within the budget, if need be by the
+        session's fallback."""
+        received_s = _received_s(request)
         if media_type(request, (JSON, BINARY)) == JSON:
-            call = (await read_json(request, ActBody, pool)).call()
+            call = (await read_json(request, ActBody, pool)).call(received_s)
         else:
             observation = _observation(await request.body())
             session = str(_required(session_id=session_id)["session_id"])
-            call = ActCall(session, observation, deterministic, episode, step)
+            budget = None if budget_ms is None else Budget.of(received_s, budget_ms)
+            call = ActCall(session, observation, deterministic, episode, step, budget, observed_at_unix_us)
+        if call.budget is not None:
+            watch.want()
         action = await core.acting.act(call)
         if BINARY in request.headers.get("accept", ""):
             headers = {
                 "Mier-Policy-Version": str(action.policy_version),
                 "Mier-Weights-Hash": action.weights_hash,
+                "Mier-Limited": str(action.limited).lower(),
             }
             if action.ood_percentile is not None:
                 headers["Mier-Ood-Percentile"] = str(action.ood_percentile)
+            if action.fallback is not None:
+                headers["Mier-Fallback"] = action.fallback.kind.value
+                headers["Mier-Fallback-Reason"] = action.fallback.reason.value
             return Response(action.action.astype("<f4").tobytes(), 200, headers, BINARY)
         return JSONResponse(_reply(action))
 
@@ -308,7 +325,11 @@ def _add_acting(router: APIRouter, core: GuardedCore, pool: BoundedPool) -> None
         """Many sessions' actions in one message; one that is refused does not spoil the others."""
         media_type(request, (JSON,))
         body = await read_json(request, ActBatchBody, pool)
-        outcomes = await core.acting.act_batch([item.call() for item in body.requests])
+        received_s = _received_s(request)
+        calls = [item.call(received_s) for item in body.requests]
+        if any(call.budget is not None for call in calls):
+            watch.want()
+        outcomes = await core.acting.act_batch([*calls])
         return ActBatchReply(outcomes=[_outcome(outcome) for outcome in outcomes])
 
 
@@ -318,7 +339,15 @@ def _reply(action: Action) -> dict[str, Any]:
         "policy_version": action.policy_version,
         "weights_hash": action.weights_hash,
         "ood_percentile": action.ood_percentile,
+        "fallback": None if action.fallback is None else action.fallback.model_dump(mode="json"),
+        "limited": action.limited,
     }
+
+
+def _received_s(request: Request) -> float:
+    """By `time.monotonic`."""
+    received_s: float = request.scope["mier.received_s"]
+    return received_s
 
 
 def _outcome(outcome: Action | ServiceError) -> ActOutcome:

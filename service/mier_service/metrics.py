@@ -24,6 +24,12 @@ class Metrics:
             registry=self._registry,
         )
         self._stored = Counter("mier_transitions_stored", "Transitions made durable.", registry=self._registry)
+        self._fallbacks = Counter(
+            "mier_fallbacks",
+            "Acts that a fallback answered, since the active version's answer would have been late.",
+            ["kind", "reason"],
+            registry=self._registry,
+        )
         self._workers = Counter("mier_worker_restarts", "Times a worker ended by itself.", registry=self._registry)
         self._ready = Gauge("mier_ready", "1 while calls are served.", registry=self._registry)
 
@@ -33,6 +39,9 @@ class Metrics:
 
     def stored(self, steps: int) -> None:
         self._stored.inc(steps)
+
+    def fell_back(self, kind: str, reason: str) -> None:
+        self._fallbacks.labels(kind, reason).inc()
 
     def worker_ended(self) -> None:
         self._workers.inc()

@@ -80,6 +80,7 @@ def answer(action: Action, infer_ms: float) -> bytes:
             "policy_version": action.policy_version,
             "weights_hash": action.weights_hash,
             "ood_percentile": action.ood_percentile,
+            "limited": action.limited,
             "server_timing": {"infer_ms": infer_ms},
         }
     )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from mier_service.acting_rules import EnforcedRules
 from mier_service.policies import Policy
 
 
@@ -35,6 +36,8 @@ class Active:
     """Its percentile."""
     in_place_of: int | None = None
     """The version that should act, whose file is damaged."""
+    rules: EnforcedRules | None = None
+    """What the session declared of acting; None: nothing."""
 
 
 class ReadySessions:

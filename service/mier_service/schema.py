@@ -62,6 +62,10 @@ sessions = Table(
     # Id of the key that opened it.
     Column("owner", Text, nullable=False, server_default="anonymous"),
     Index("sessions_owner", "owner"),
+    # What the session declared of acting; null: nothing.
+    Column("fallback", Text),
+    Column("action_limits_json", Text),
+    Column("max_observation_age_ms", Float),
     sqlite_autoincrement=True,
 )
 

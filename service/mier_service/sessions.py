@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from mier_service import purging, store_keys, store_promotions, store_sessions
 from mier_service.acting import Acting
+from mier_service.acting_rules import require_legal
 from mier_service.callers import current_caller
 from mier_service.carry_through import carry_through
 from mier_service.changes import Changes
 from mier_service.checkpoints import Checkpoints
 from mier_service.environments import ExpectedEnvironment, require_fit
-from mier_service.errors import invalid
+from mier_service.errors import ServiceError, invalid
 from mier_service.key_bounds import Room
 from mier_service.offload import BoundedPool
 from mier_service.pages import decode_token, encode_token, require_page_size
@@ -20,6 +22,7 @@ from mier_service.store_keys import Retry
 from mier_service.store_promotions import Why
 from mier_service.values import (
     MAX_SEED,
+    ActingRules,
     ModelContextValue,
     Promotion,
     PromotionKind,
@@ -62,12 +65,21 @@ class Sessions:
         self._pool = pool
         self._new_id = new_id
 
-    async def create(self, checkpoint: str, expected: ExpectedEnvironment | None, seed: int, key: str) -> SessionValue:
+    async def create(
+        self, checkpoint: str, expected: ExpectedEnvironment | None, seed: int, rules: ActingRules, key: str
+    ) -> SessionValue:
         """A session on the checkpoint's own weights and prior context."""
         require_seed(seed)
         expected_json = expected.model_dump_json(exclude_none=True) if expected else ""
-        retry = Retry.of(key, "CreateSession", checkpoint, expected_json, str(seed))
-        return await self._pool.run(self._create, checkpoint, expected, seed, retry)
+        declared = rules.model_dump_json(exclude_none=True)
+        # What declares nothing is the same request as it was before anything could be declared.
+        asked = [checkpoint, expected_json, str(seed), *([declared] if rules != ActingRules() else [])]
+        retry = Retry.of(key, "CreateSession", *asked)
+        session = await self._pool.run(self._create, checkpoint, expected, seed, rules, retry)
+        if session.fallback is not None:
+            with suppress(ServiceError):  # it is created all the same
+                await self._acting.load(session.id)  # so that its first act is in time
+        return session
 
     async def get(self, session_id: str) -> SessionValue:
         return await self._pool.run(self._get, session_id)
@@ -106,7 +118,9 @@ class Sessions:
         size, after = require_page_size(page_size), decode_token(page_token)
         return await self._pool.run(self._versions, session_id, size, after)
 
-    def _create(self, checkpoint: str, expected: ExpectedEnvironment | None, seed: int, retry: Retry) -> SessionValue:
+    def _create(
+        self, checkpoint: str, expected: ExpectedEnvironment | None, seed: int, rules: ActingRules, retry: Retry
+    ) -> SessionValue:
         who = current_caller()
         with self._storage.store.read() as c:
             if earlier := store_keys.earlier_reply(c, retry):
@@ -115,6 +129,7 @@ class Sessions:
             known = store_sessions.onnx_of(c, held.checkpoint.hash, held.weights_hash)
         if expected is not None:
             require_fit(expected, held.environment, checkpoint)
+        require_legal(rules, held.environment)
         if known is None:
             self._checkpoints.export(held)  # takes seconds, so not under the write lock
         now = store_sessions.to_time(self._storage.clock())
@@ -130,6 +145,9 @@ class Sessions:
             model_context=ModelContextValue(number=0, values=context, create_time=now),
             transitions_count=0,
             create_time=now,
+            fallback=rules.fallback,
+            action_limits=rules.action_limits,
+            max_observation_age_ms=rules.max_observation_age_ms,
         )
         version = VersionValue(
             number=1,

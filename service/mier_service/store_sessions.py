@@ -14,7 +14,9 @@ from mier_service.callers import ANONYMOUS
 from mier_service.errors import session_not_found, version_not_found
 from mier_service.schema import model_contexts, operations, sessions, versions
 from mier_service.values import (
+    ActionLimitsValue,
     EnvironmentValue,
+    FallbackKind,
     GateValue,
     ModelContextValue,
     OperationState,
@@ -61,6 +63,9 @@ def add_session(c: Connection, session: SessionValue, owner: str = ANONYMOUS) ->
             pinned=int(session.pinned),
             last_used_s=session.create_time.timestamp(),
             owner=owner,
+            fallback=session.fallback.value if session.fallback else None,
+            action_limits_json=session.action_limits.model_dump_json() if session.action_limits else None,
+            max_observation_age_ms=session.max_observation_age_ms,
         )
     )
     add_model_context(c, session.id, session.model_context)
@@ -244,6 +249,15 @@ def count_sessions(c: Connection, owner: str | None = None) -> int:
     return int(c.execute(statement).scalar_one())
 
 
+def with_fallback(
+    c: Connection, limit: int
+) -> list[tuple[SessionValue, tuple[VersionValue, str], tuple[VersionValue, str]]]:
+    """Sessions that declare a fallback, the most recently used last, with their first and their active version."""
+    statement = select(sessions).where(sessions.c.fallback.is_not(None)).order_by(sessions.c.last_used_s.desc())
+    found = [_session(c, row) for row in c.execute(statement.limit(limit)).all()]
+    return [(s, get_version(c, s.id, 1), get_version(c, s.id, s.active_version)) for s in reversed(found)]
+
+
 def newest_model_context(c: Connection, session_id: str) -> ModelContextValue:
     m = model_contexts
     return _model_context(
@@ -293,6 +307,9 @@ def _session(c: Connection, row: Row[Any]) -> SessionValue:
         mode=SessionMode(row.mode),
         task_number=row.task_number,
         task_start=row.task_start,
+        fallback=FallbackKind(row.fallback) if row.fallback else None,
+        action_limits=ActionLimitsValue.model_validate_json(row.action_limits_json) if row.action_limits_json else None,
+        max_observation_age_ms=row.max_observation_age_ms,
     )
 
 

@@ -76,6 +76,11 @@ class EnvironmentValue(Value):
     healthy_ranges: list[HealthyRangeValue] = Field(
         description="Entries whose leaving a range terminates the episode; empty: episodes are only truncated."
     )
+    action_max_change: list[float] = Field(
+        default=[],
+        description="Largest change of each action entry from one step of an episode to the next, environment units. "
+        "[action_dim]; empty: not limited.",
+    )
 
 
 class WindowValue(Given):
@@ -87,6 +92,79 @@ class WindowValue(Given):
     )
     from_episode: Annotated[int, Field(ge=0, lt=MAX_INDEX), WHOLE] | None = Field(
         default=None, description="Those of this episode number and higher.", examples=[2]
+    )
+
+
+Limits = Annotated[list[float], Field(max_length=10_000)]
+
+
+class ActionLimitsValue(Given):
+    """What a session's actions keep to beyond its environment's own bounds; only ever tighter than those."""
+
+    low: Limits | None = Field(
+        default=None, description="Lowest action. [action_dim]; null: the environment's.", examples=[[-0.5, -0.5]]
+    )
+    high: Limits | None = Field(
+        default=None, description="Highest action. [action_dim]; null: the environment's.", examples=[[0.5, 0.5]]
+    )
+    max_change: Limits | None = Field(
+        default=None,
+        description="Largest change of each entry from one step of an episode to the next, above 0. [action_dim]; "
+        "null: the environment's.",
+        examples=[[0.1, 0.1]],
+    )
+
+
+class FallbackKind(StrEnum):
+    """What answers where an answer would be late; one that cannot gives way to the next of this order."""
+
+    INCUMBENT = "incumbent"
+    """The policy of the session that is in memory already."""
+    BASE_POLICY = "base_policy"
+    """Version 1: the checkpoint's own policy under its prior context."""
+    HOLD_LAST = "hold_last"
+    HOLD_ZERO = "hold_zero"
+
+
+class FallbackReason(StrEnum):
+    """Why a fallback answered."""
+
+    LOADING = "loading"
+    """What should act was still being read when the budget ended."""
+    BUSY = "busy"
+    """The budget was used up before the policy was asked, or by the time it had answered."""
+    UNAVAILABLE = "unavailable"
+    """What should act cannot be read now."""
+
+
+class FallbackValue(Value):
+    """An answer in the place of another."""
+
+    kind: FallbackKind = Field(description="What answered; the declared fallback, or the next that could.")
+    reason: FallbackReason = Field(
+        description="Why. loading: what should act was still being read; busy: the budget was used up before the "
+        "policy had answered; unavailable: what should act cannot be read."
+    )
+
+
+class ActingRules(Given):
+    """What a session may declare of acting when it is created."""
+
+    fallback: FallbackKind | None = Field(
+        default=None,
+        description="What answers where an answer would be late; null: nothing, it is refused.",
+        examples=["hold_last"],
+    )
+    action_limits: ActionLimitsValue | None = Field(
+        default=None, description="Tighter limits than the environment's; one that is wider is refused."
+    )
+    max_observation_age_ms: float | None = Field(
+        default=None,
+        gt=0.0,
+        le=3_600_000.0,
+        description="Age above which an observation is refused, in milliseconds. With it every act states "
+        "observed_at_unix_us.",
+        examples=[100.0],
     )
 
 
@@ -148,6 +226,17 @@ class SessionValue(Value):
     task_number: int = Field(default=1, description="1, and 1 more for each change of the task.", examples=[1])
     task_start: int = Field(
         default=0, description="So many of its transitions, the first stored, are of earlier tasks.", examples=[0]
+    )
+    fallback: FallbackKind | None = Field(
+        default=None, description="What answers where an answer would be late; null: nothing, it is refused."
+    )
+    action_limits: ActionLimitsValue | None = Field(
+        default=None, description="As they were declared; null: the environment's own bounds and rates alone."
+    )
+    max_observation_age_ms: float | None = Field(
+        default=None,
+        description="Age above which an observation is refused, in milliseconds; null: none is too old.",
+        examples=[100.0],
     )
 
 

@@ -139,6 +139,18 @@ MISTAKES = {
     "an observation that leads nowhere": _act(R.INVALID_ARGUMENT, LARGE, deterministic=True),
     "exploring without a step": _act(R.INVALID_ARGUMENT, OBSERVATION, episode=1),
     "exploring before the beginning": _act(R.INVALID_ARGUMENT, OBSERVATION, episode=1, step=-1),
+    "a budget of no time": _act(R.INVALID_ARGUMENT, OBSERVATION, deterministic=True, budget_ms=0.0),
+    "a budget of minutes": _act(R.INVALID_ARGUMENT, OBSERVATION, deterministic=True, budget_ms=60_001.0),
+    "a budget that is over": _act(R.DEADLINE_EXCEEDED, OBSERVATION, deterministic=True, budget_ms=1e-3),
+    "an observation before its time": _act(
+        R.INVALID_ARGUMENT, OBSERVATION, deterministic=True, observed_at_unix_us=-1
+    ),
+    "a limit wider than the environment's": _create(R.INVALID_ARGUMENT, action_limits={"high": [1.5, 2.0]}),
+    "limits the wrong way round": _create(R.INVALID_ARGUMENT, action_limits={"low": [0.5, 0.0], "high": [0.0, 1.0]}),
+    "limits of another number": _create(R.INVALID_ARGUMENT, action_limits={"low": [0.0], "max_change": [0.1] * 3}),
+    "a change of nothing": _create(R.INVALID_ARGUMENT, action_limits={"max_change": [0.1, 0.0]}),
+    "an age of nothing": _create(R.INVALID_ARGUMENT, max_observation_age_ms=0.0),
+    "an age above": _create(R.INVALID_ARGUMENT, max_observation_age_ms=3_600_001.0),
     "a batch of nothing": Mistake(
         R.INVALID_ARGUMENT, ("POST", "/act/batch"), "ActBatch", pb.ActBatchRequest(), {"requests": []}
     ),
@@ -215,6 +227,8 @@ MISTAKES = {
 
 ELSEWHERE = {
     R.SESSION_PAUSED: "test_sessions, over both",
+    R.OBSERVATION_TOO_OLD: "test_deadlines, over both",
+    R.PREVIOUS_ACTION_UNKNOWN: "test_action_limits, over both",
     R.OPERATION_IN_PROGRESS: "test_learning, over both",
     R.NO_EARLIER_VERSION: "test_lineage, over both",
     R.VERSION_PINNED: "test_lineage, over both",

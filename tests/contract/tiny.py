@@ -21,7 +21,7 @@ OBSERVATION_DIM, ACTION_DIM, CONTEXT_DIM = 4, 2, 3
 HORIZON_STEPS = 20
 
 
-def spec(name: str, varies: Varies) -> EnvSpec:
+def spec(name: str, varies: Varies, action_max_change: tuple[float, ...] = ()) -> EnvSpec:
     healthy = (HealthyRange(0, -1e3, 1e3),) if varies is Varies.DYNAMICS else ()
     return EnvSpec(
         id=name,
@@ -33,6 +33,7 @@ def spec(name: str, varies: Varies) -> EnvSpec:
         horizon_steps=HORIZON_STEPS,
         varies=varies,
         healthy_ranges=healthy,
+        action_max_change=action_max_change,
     )
 
 
@@ -61,6 +62,7 @@ def write(
     model: ModelConfig | None = None,
     adapt: AdaptConfig | None = None,
     head_scale: float = 1.0,
+    action_max_change: tuple[float, ...] = (),
 ) -> None:
     """Writes checkpoints/<name>/ under `folder`; its environment bears the same name unless another is given.
     `observation_std` is that of the policy's normaliser: trained ones go down to 0.01. With a gate it has the gate's
@@ -82,7 +84,7 @@ def write(
         ),
         gate=gate is not None,
     )
-    environment_spec = spec(environment or name, varies)
+    environment_spec = spec(environment or name, varies, action_max_change)
     environment_spec = replace(
         environment_spec,
         action_low=tuple(bound * low for low in environment_spec.action_low),

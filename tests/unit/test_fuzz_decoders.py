@@ -21,6 +21,7 @@ from mier_client.errors import MierError, ServerFault
 from mier_proto import convert
 from mier_proto.v1 import adaptation_pb2 as pb
 from mier_service import grpc_messages, http_bodies, http_routes, pages
+from mier_service.budget import Budget
 from mier_service.errors import Reason, ServiceError, Violation
 from mier_service.statuses import status_of
 from tests.contract import fuzz_messages
@@ -106,6 +107,9 @@ BODIES: dict[type[http_bodies.Body], dict[str, Any]] = {
             "varies": "reward",
             "healthy_ranges": [{"index": 0, "low": -1.0, "high": 1.0}],
         },
+        "fallback": "hold_last",
+        "action_limits": {"low": [-0.5], "high": [0.5], "max_change": [0.1]},
+        "max_observation_age_ms": 100.0,
     },
     http_bodies.TransitionsBody: {
         "session_id": "s",
@@ -126,7 +130,16 @@ BODIES: dict[type[http_bodies.Body], dict[str, Any]] = {
     http_bodies.PinBody: {"version": 2, "reason": "r"},
     http_bodies.UnpinBody: {"reason": "r"},
     http_bodies.MoveBody: {"checkpoint": "c", "reason": "r"},
-    http_bodies.ActBody: {"session_id": "s", "observation": [0.0], "deterministic": True, "episode": 0, "step": 0},
+    http_bodies.ActBody: {
+        "session_id": "s",
+        "observation": [0.0],
+        "deterministic": True,
+        "episode": 0,
+        "step": 0,
+        "budget_ms": 20.0,
+        "observed_at_unix_us": 1_700_000_000_000_000,
+        "previous_action": [0.0],
+    },
     http_bodies.ActBatchBody: {"requests": [{"session_id": "s", "observation": [0.0], "deterministic": True}]},
 }
 
@@ -148,7 +161,7 @@ def test_bodies_are_read_or_refused(kind: type[http_bodies.Body], tried: Tried) 
         if isinstance(body, http_bodies.TransitionsBody):
             refused(lambda: body.submission(""), ServiceError)
         if isinstance(body, http_bodies.ActBody):
-            body.call()
+            refused(lambda: body.call(0.0), ServiceError)
         if body is not None:
             _same_types(body.model_dump(mode="json", exclude_unset=True), json.loads(data))
 
@@ -175,10 +188,15 @@ def _same_types(read: Any, sent: Any) -> None:
         assert type(read) is type(sent), (read, sent)
 
 
+def _budget(message: pb.ActRequest) -> Budget | None:
+    return Budget.of(0.0, message.budget_ms) if message.HasField("budget_ms") else None
+
+
 def test_messages_are_read_or_refused(tried: Tried) -> None:
     readers: list[tuple[Any, Callable[[Any], Any]]] = [
         (pb.SubmitTransitionsRequest, grpc_messages.submission),
-        (pb.ActRequest, grpc_messages.act_call),
+        (pb.ActRequest, lambda message: grpc_messages.act_call(message, _budget(message))),
+        (pb.CreateSessionRequest, grpc_messages.acting_rules),
         (pb.EnvironmentSpec, grpc_messages.expected_environment),
         (pb.Window, grpc_messages.window),
     ]

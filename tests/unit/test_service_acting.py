@@ -17,7 +17,9 @@ from mier_service.offload import BoundedPool
 from mier_service.ready_sessions import ReadySessions
 from mier_service.storage import Storage
 from mier_service.store_promotions import Why, swap
+from mier_service.timely_acting import TimelyActing
 from mier_service.values import (
+    ActingRules,
     EnvironmentValue,
     ModelContextValue,
     Promotion,
@@ -47,8 +49,9 @@ class SlowFiles(ContentFiles):
         return super().get(name)
 
 
-def versions(storage: Storage) -> list[VersionValue]:
-    """Version 1 acts, version 2 does not yet; both on one policy."""
+def versions(storage: Storage, rules: ActingRules | None = None) -> list[VersionValue]:
+    """Of session s: version 1 acts, version 2 does not yet; both on one policy."""
+    declared = rules or ActingRules()
     now = store_sessions.to_time(0.0)
     onnx = sorted(POLICIES.iterdir())[0].read_bytes()
     made = [
@@ -91,6 +94,9 @@ def versions(storage: Storage) -> list[VersionValue]:
         model_context=ModelContextValue(number=0, values=[0.0] * 3, create_time=now),
         transitions_count=0,
         create_time=now,
+        fallback=declared.fallback,
+        action_limits=declared.action_limits,
+        max_observation_age_ms=declared.max_observation_age_ms,
     )
     with storage.store.write() as c:
         store_sessions.add_session(c, session)
@@ -107,9 +113,10 @@ def test_a_load_that_a_swap_overtakes_does_not_bring_the_old_version_back(tmp_pa
     _, second = versions(storage)
     files, pool = SlowFiles(tmp_path / "data" / "policies"), BoundedPool("store", 2, 8)
     acting = Acting(storage.store, files, ReadySessions(10, 4), pool)
+    timely = TimelyActing(acting, pool)
 
     async def overtake() -> int:
-        first = asyncio.create_task(acting.act(CALL))
+        first = asyncio.create_task(timely.act(CALL))
         await asyncio.to_thread(files.reached.wait)
         with storage.store.write() as c:
             swap(c, store_sessions.get_session(c, "s"), second, Why(PromotionKind.PROMOTE, "w", "r", 0.0))
@@ -118,7 +125,7 @@ def test_a_load_that_a_swap_overtakes_does_not_bring_the_old_version_back(tmp_pa
         files.gate.set()
         await first
         await acknowledged
-        return (await acting.act(CALL)).policy_version
+        return (await timely.act(CALL)).policy_version
 
     assert anyio.run(overtake) == 2
     pool.close()

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from mier_client.values import (
     Acted,
+    ActingRules,
     Adapted,
     EnvironmentSpec,
     FloatArray,
@@ -71,6 +72,10 @@ class ActQuery:
     deterministic: bool
     episode: int | None
     step: int | None
+    budget_ms: float | None = None
+    observed_at_unix_us: int | None = None
+    previous_action: FloatArray | None = None
+    """[action_dim]"""
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,13 @@ class Calls(Protocol):
     """Every call that there is."""
 
     def create_session(
-        self, checkpoint: str, seed: int, expected: EnvironmentSpec | None, key: str, timeout_s: float
+        self,
+        checkpoint: str,
+        seed: int,
+        expected: EnvironmentSpec | None,
+        key: str,
+        timeout_s: float,
+        rules: ActingRules | None = None,
     ) -> Call[Session]: ...
 
     def get_session(self, session_id: str, timeout_s: float) -> Call[Session]: ...

@@ -15,7 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from mier_client.policy import Predicting
-from mier_client.values import FloatArray
+from mier_client.values import ActionLimits, FloatArray
+from mier_proto.action_limits import Limiter
+from mier_proto.last_actions import LastActions
+
+_STEPS_KEPT = 4096
+"""Of all episodes that `predict` is asked for at once."""
 
 
 class EdgePolicy(Predicting):
@@ -25,7 +30,13 @@ class EdgePolicy(Predicting):
     """
 
     def __init__(
-        self, onnx: bytes | str | Path, context: npt.ArrayLike, *, seed: int | None = None, episode: int = 0
+        self,
+        onnx: bytes | str | Path,
+        context: npt.ArrayLike,
+        *,
+        seed: int | None = None,
+        episode: int = 0,
+        limits: ActionLimits | None = None,
     ) -> None:
         """
         Args:
@@ -33,10 +44,12 @@ class EdgePolicy(Predicting):
             context: [context_dim], the policy context that the version acts under.
             seed: explore, with the session's seed; None acts deterministically.
             episode: number of the first episode.
+            limits: what actions keep to, such as `Session.limits`, by the service's own code; None: the graph's bounds
+                alone.
 
         Raises:
             ImportError: ONNX Runtime is not installed.
-            ValueError: the context does not fit the graph.
+            ValueError: the context or the limits do not fit the graph.
         """
         super().__init__(episode)
         try:
@@ -73,12 +86,19 @@ class EdgePolicy(Predicting):
             self._binding.bind_ortvalue_input(name, self._kept[name])
         self._binding.bind_ortvalue_output("action", self._kept["action"])
         self._seed = seed
+        self._limiter = None if limits is None else _limiter(limits, self._action_dim)
+        self._actions = LastActions(_STEPS_KEPT)
+        self.previous_action: FloatArray | None = None
+        """[action_dim] What was done in the step before, where this policy did not do it: for the next action alone."""
+        self.limited = False
+        """Whether the limits changed the last action."""
 
     def act(self, observation: npt.ArrayLike) -> FloatArray:
         """observation [observation_dim] -> action [action_dim] in environment units.
 
         Raises:
-            ValueError: another shape, numbers that are not finite, or so large that the action would not be.
+            ValueError: another shape, numbers that are not finite, or so large that the action would not be; changes
+                are limited, and what was done in the step before is not known.
         """
         action = self.act_at(observation, self.episode, self.step, self._seed is None)
         self.step += 1
@@ -101,7 +121,28 @@ class EdgePolicy(Predicting):
             raise ValueError(
                 f"expected an observation in the policy's range, came {values!r}: its action is not finite"
             )
-        return action
+        return action if self._limiter is None else self._within(action, episode, step, self._limiter)
+
+    def _within(self, action: FloatArray, episode: int, step: int, limiter: Limiter) -> FloatArray:
+        """Within the limits, counted from the step before, as the service does: asked again it is the same."""
+        before = self.previous_action
+        if before is None and limiter.limits_change:
+            before = self._actions.before(episode, step)
+            if before is None and step > 0:
+                raise ValueError(
+                    f"changes are limited, and what was done in step {step - 1} of episode {episode} is not known: "
+                    "set previous_action, or begin a new episode"
+                )
+        kept, self.limited = limiter(action, before)
+        self._actions.remember(episode, step, kept)
+        self.previous_action = None
+        return kept
+
+
+def _limiter(limits: ActionLimits, action_dim: int) -> Limiter:
+    if limits.low is None or limits.high is None or len(limits.low) != action_dim:
+        raise ValueError(f"expected limits with low and high [{action_dim}], came {limits}; Session.limits has them")
+    return Limiter(limits.low, limits.high, limits.max_change)
 
 
 def exploration_noise(seed: int, episode: int, step: int, action_dim: int) -> FloatArray:

@@ -13,6 +13,7 @@ from mier_client import grpc_codec as codec
 from mier_client.calls import ActQuery, Call, Page, TransitionBatch
 from mier_client.values import (
     Acted,
+    ActingRules,
     Adapted,
     EnvironmentSpec,
     FloatArray,
@@ -44,7 +45,13 @@ class GrpcCalls:
     """See `Calls`."""
 
     def create_session(
-        self, checkpoint: str, seed: int, expected: EnvironmentSpec | None, key: str, timeout_s: float
+        self,
+        checkpoint: str,
+        seed: int,
+        expected: EnvironmentSpec | None,
+        key: str,
+        timeout_s: float,
+        rules: ActingRules | None = None,
     ) -> GrpcCall[Session]:
         request = pb.CreateSessionRequest(
             checkpoint=checkpoint,
@@ -52,6 +59,8 @@ class GrpcCalls:
             expected_environment=None if expected is None else codec.environment_message(expected),
             idempotency_key=key,
         )
+        if rules is not None:
+            codec.put_rules(request, rules)
         return GrpcCall(_session, timeout_s, "CreateSession", request)
 
     def get_session(self, session_id: str, timeout_s: float) -> GrpcCall[Session]:
@@ -167,6 +176,9 @@ def act_request(session_id: str, observation: FloatArray, query: ActQuery) -> pb
         deterministic=query.deterministic,
         episode=query.episode,
         step=query.step,
+        budget_ms=query.budget_ms,
+        observed_at_unix_us=query.observed_at_unix_us,
+        previous_action=None if query.previous_action is None else encode(query.previous_action),
     )
 
 

@@ -22,9 +22,15 @@ from mier_proto.v1 import adaptation_pb2 as pb
 _DOMAIN = "mier"
 _TYPE_PREFIX = "urn:problem-type:mier:"
 """What HTTP's problems are called in full; gRPC sends the reason alone."""
-_PREFIXES = {"VersionOrigin": "VERSION_ORIGIN_", "Promotion": "PROMOTION_", "PromotionKind": "PROMOTION_KIND_"}
 _QUOTAS = ("TOO_MANY_CALLS", "TOO_MANY_SESSIONS", "TOO_MANY_FINE_TUNES", "TOO_MUCH_STORED")
 """Reasons of RESOURCE_EXHAUSTED that are the caller's own bound and not the service's."""
+_PREFIXES = {
+    "VersionOrigin": "VERSION_ORIGIN_",
+    "Promotion": "PROMOTION_",
+    "PromotionKind": "PROMOTION_KIND_",
+    "FallbackKind": "FALLBACK_KIND_",
+    "FallbackReason": "FALLBACK_REASON_",
+}
 _KINDS: dict[grpc.StatusCode, type[MierError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidRequest,
     grpc.StatusCode.OUT_OF_RANGE: errors.InvalidRequest,
@@ -77,6 +83,7 @@ def session(message: pb.Session) -> values.Session:
         mode=_mode(message.mode),
         task_number=message.task_number or 1,  # the first releases did not say
         task_start=message.task_start,
+        rules=_rules(message),
     )
 
 
@@ -85,6 +92,35 @@ def _mode(number: int) -> values.SessionMode:
         return values.SessionMode.OFF  # the first releases did not say
     known = next((name for name, value in pb.SessionMode.items() if value == number), "")
     return values.SessionMode(known.removeprefix("SESSION_MODE_").lower())
+
+
+def _rules(message: pb.Session) -> values.ActingRules:
+    limits = None
+    if message.HasField("action_limits"):
+        own = message.action_limits
+        limits = values.ActionLimits(
+            tuple(own.low) or None,
+            tuple(own.high) or None,
+            tuple(own.max_change) or None,
+        )
+    return values.ActingRules(
+        fallback=None
+        if message.fallback in (pb.FALLBACK_KIND_UNSPECIFIED, pb.FALLBACK_KIND_NONE)
+        else values.FallbackKind(_known("FallbackKind", message.fallback)),
+        action_limits=limits,
+        max_observation_age_ms=message.max_observation_age_ms if message.HasField("max_observation_age_ms") else None,
+    )
+
+
+def put_rules(request: pb.CreateSessionRequest, rules: values.ActingRules) -> None:
+    """Declares them in the request."""
+    if rules.fallback is not None:
+        request.fallback = pb.FallbackKind.Value(f"FALLBACK_KIND_{rules.fallback.name}")
+    if rules.action_limits is not None:
+        own = rules.action_limits
+        request.action_limits.CopyFrom(pb.ActionLimits(low=own.low, high=own.high, max_change=own.max_change))
+    if rules.max_observation_age_ms is not None:
+        request.max_observation_age_ms = rules.max_observation_age_ms
 
 
 def environment_message(spec: values.EnvironmentSpec) -> pb.EnvironmentSpec:
@@ -98,6 +134,7 @@ def environment_message(spec: values.EnvironmentSpec) -> pb.EnvironmentSpec:
         horizon_steps=spec.horizon_steps,
         varies=pb.Varies.Value(f"VARIES_{spec.varies.name}"),
         healthy_ranges=[pb.HealthyRange(index=r.index, low=r.low, high=r.high) for r in spec.healthy_ranges],
+        action_max_change=spec.action_max_change,
     )
 
 
@@ -217,11 +254,19 @@ def promotions(message: pb.ListPromotionsResponse) -> tuple[list[values.Promotio
 
 @reply("an action")
 def acted(message: pb.ActResponse) -> values.Acted:
+    fallback = None
+    if message.HasField("fallback"):
+        fallback = values.Fallback(
+            values.FallbackKind(_known("FallbackKind", message.fallback.kind)),
+            values.FallbackReason(_known("FallbackReason", message.fallback.reason)),
+        )
     return values.Acted(
-        decode(message.action, "action", (None,)),
-        message.policy_version,
-        message.weights_hash,
-        message.ood_percentile if message.HasField("ood_percentile") else None,
+        action=decode(message.action, "action", (None,)),
+        policy_version=message.policy_version,
+        weights_hash=message.weights_hash,
+        ood_percentile=message.ood_percentile if message.HasField("ood_percentile") else None,
+        fallback=fallback,
+        limited=message.limited,
     )
 
 
@@ -236,6 +281,7 @@ def _environment(message: pb.EnvironmentSpec) -> values.EnvironmentSpec:
         horizon_steps=message.horizon_steps,
         varies=values.Varies(_name(pb.Varies.Name(message.varies), "VARIES_")),
         healthy_ranges=tuple(values.HealthyRange(r.index, r.low, r.high) for r in message.healthy_ranges),
+        action_max_change=tuple(message.action_max_change),
     )
 
 

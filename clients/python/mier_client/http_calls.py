@@ -14,6 +14,7 @@ from mier_client.calls import ActQuery, Call, Page, TransitionBatch
 from mier_client.replies import json_object, unexpected
 from mier_client.values import (
     Acted,
+    ActingRules,
     Adapted,
     EnvironmentSpec,
     FloatArray,
@@ -64,9 +65,17 @@ class HttpCalls:
     """See `Calls`."""
 
     def create_session(
-        self, checkpoint: str, seed: int, expected: EnvironmentSpec | None, key: str, timeout_s: float
+        self,
+        checkpoint: str,
+        seed: int,
+        expected: EnvironmentSpec | None,
+        key: str,
+        timeout_s: float,
+        rules: ActingRules | None = None,
     ) -> HttpCall[Session]:
         body: dict[str, Any] = {"checkpoint": checkpoint, "seed": seed}
+        if rules is not None:
+            body |= codec.rules_json(rules)
         if expected is not None:
             body["expected_environment"] = codec.environment_json(expected)
         return _post("/sessions", body, codec.session, timeout_s, key)
@@ -138,6 +147,12 @@ class HttpCalls:
             body["episode"] = query.episode
         if query.step is not None:
             body["step"] = query.step
+        if query.budget_ms is not None:
+            body["budget_ms"] = query.budget_ms
+        if query.observed_at_unix_us is not None:
+            body["observed_at_unix_us"] = query.observed_at_unix_us
+        if query.previous_action is not None:
+            body["previous_action"] = query.previous_action.tolist()
         return _post("/act", body, codec.acted, timeout_s, None)
 
     def list_versions(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Any
@@ -28,6 +28,7 @@ _KINDS: dict[int, type[MierError]] = {
     503: errors.Unavailable,
     504: errors.DeadlineExceeded,
 }
+_LIMITS = ("low", "high", "max_change")
 _OVERLOAD_REASONS = ("OVERLOADED", "QUEUE_FULL")
 
 
@@ -46,6 +47,8 @@ def error_from_event(data: str) -> MierError:
 def _error(problem: Problem, status: int) -> MierError:
     if problem.reason in _OVERLOAD_REASONS:
         return errors.Overloaded(problem)
+    if problem.reason == "DEADLINE_EXCEEDED":
+        return errors.DeadlineExceeded(problem)
     kind = _KINDS.get(status)
     if kind is None:
         kind = errors.InvalidRequest if 400 <= status < 500 else errors.ServerFault
@@ -69,11 +72,41 @@ def session(body: Json) -> values.Session:
         mode=values.SessionMode(body.get("mode", "off")),
         task_number=body.get("task_number", 1),
         task_start=body.get("task_start", 0),
+        rules=_rules(body),
     )
 
 
+def _rules(body: Json) -> values.ActingRules:
+    """Earlier releases did not know them."""
+    fallback, limits = body.get("fallback"), body.get("action_limits")
+    return values.ActingRules(
+        fallback=None if fallback is None else values.FallbackKind(fallback),
+        action_limits=None if limits is None else values.ActionLimits(*map(_entries(limits), _LIMITS)),
+        max_observation_age_ms=body.get("max_observation_age_ms"),
+    )
+
+
+def _entries(limits: Json) -> Callable[[str], tuple[float, ...] | None]:
+    return lambda name: None if limits.get(name) is None else tuple(limits[name])
+
+
+def rules_json(rules: values.ActingRules) -> dict[str, Any]:
+    """What is declared; earlier releases refuse what they do not know."""
+    body: dict[str, Any] = {}
+    if rules.fallback is not None:
+        body["fallback"] = rules.fallback.value
+    if rules.action_limits is not None:
+        body["action_limits"] = asdict(rules.action_limits)
+    if rules.max_observation_age_ms is not None:
+        body["max_observation_age_ms"] = rules.max_observation_age_ms
+    return body
+
+
 def environment_json(spec: values.EnvironmentSpec) -> dict[str, Any]:
-    return asdict(spec)
+    body = asdict(spec)
+    if not spec.action_max_change:
+        del body["action_max_change"]  # not compared, as over gRPC; earlier releases refuse what they do not know
+    return body
 
 
 def window_json(window: values.Window) -> dict[str, Any]:
@@ -195,8 +228,16 @@ def acted(body: Json) -> values.Acted:
     action = np.array(body["action"])
     if action.ndim != 1 or action.dtype.kind not in "fi" or not np.isfinite(action).all():
         raise ValueError(f"expected finite numbers, got {body['action']!r}")
+    fallback = body.get("fallback")
     return values.Acted(
-        action.astype(np.float32), body["policy_version"], body["weights_hash"], body.get("ood_percentile")
+        action=action.astype(np.float32),
+        policy_version=body["policy_version"],
+        weights_hash=body["weights_hash"],
+        ood_percentile=body.get("ood_percentile"),
+        fallback=None
+        if fallback is None
+        else values.Fallback(values.FallbackKind(fallback["kind"]), values.FallbackReason(fallback["reason"])),
+        limited=body.get("limited", False),
     )
 
 
@@ -211,6 +252,7 @@ def _environment(body: Json) -> values.EnvironmentSpec:
         horizon_steps=body["horizon_steps"],
         varies=values.Varies(body["varies"]),
         healthy_ranges=tuple(values.HealthyRange(r["index"], r["low"], r["high"]) for r in body["healthy_ranges"]),
+        action_max_change=tuple(body.get("action_max_change", ())),
     )
 
 

@@ -18,6 +18,7 @@ from mier_client.calls import ActQuery, Call, Calls, Page, TransitionBatch
 from mier_client.errors import OperationFailed, Problem, Unavailable
 from mier_client.values import (
     Acted,
+    ActingRules,
     Adapted,
     EnvironmentSpec,
     Operation,
@@ -86,15 +87,18 @@ class Surface:
         *,
         seed: int = 0,
         expected_environment: EnvironmentSpec | None = None,
+        rules: ActingRules | None = None,
         timeout_s: float | None = None,
     ) -> Plan[Session]:
-        """Opens a session on a checkpoint. `seed` is that of the exploration noise.
+        """Opens a session on a checkpoint. `seed` is that of the exploration noise; `rules` declare a fallback, limits
+        of actions, the age of observations.
 
-        Conflict: `expected_environment` (the caller's own) does not fit the checkpoint's.
+        Conflict: `expected_environment` (the caller's own) does not fit the checkpoint's. InvalidRequest: limits that
+        are wider than the environment's.
         """
         key = _new_key()
         return self._plan(
-            lambda t: self._calls.create_session(checkpoint, seed, expected_environment, key, t), timeout_s
+            lambda t: self._calls.create_session(checkpoint, seed, expected_environment, key, t, rules), timeout_s
         )
 
     def get_session(self, session_id: str, *, timeout_s: float | None = None) -> Plan[Session]:
@@ -135,14 +139,24 @@ class Surface:
         deterministic: bool = False,
         episode: int | None = None,
         step: int | None = None,
+        budget_ms: float | None = None,
+        observed_at_unix_us: int | None = None,
+        previous_action: npt.ArrayLike | None = None,
         timeout_s: float | None = None,
     ) -> Plan[Acted]:
         """The action for an observation [observation_dim].
 
         Exploring (the default) needs `episode` and `step`: the noise is a function of them and of the
-        session's seed.
+        session's seed. Within `budget_ms` of the request's receipt the service answers, if need be by the session's
+        fallback, which the reply names. `previous_action` [action_dim] is what the robot did in the step before: what a
+        limited rate counts from; the service's own answer for that step if None.
+
+        DeadlineExceeded: no action within the budget, and no fallback. Conflict: the observation is too old, or the
+        rate is limited and the step before not known.
         """
-        query, values = ActQuery(deterministic, episode, step), floats("observation", observation, 1)
+        previous = None if previous_action is None else floats("previous_action", previous_action, 1)
+        query = ActQuery(deterministic, episode, step, budget_ms, observed_at_unix_us, previous)
+        values = floats("observation", observation, 1)
         return self._plan(lambda t: self._calls.act(session_id, values, query, t), timeout_s, self._timeouts.act_s)
 
     def submit_transitions(

@@ -107,6 +107,72 @@ class OperationState(StrEnum):
         return self in (OperationState.SUCCEEDED, OperationState.FAILED, OperationState.CANCELLED)
 
 
+class FallbackKind(StrEnum):
+    """What answers where an answer would be late; one that cannot gives way to the next of this order."""
+
+    INCUMBENT = "incumbent"
+    """The policy of the session that is in the service's memory already."""
+    BASE_POLICY = "base_policy"
+    """Version 1: the checkpoint's own policy under its prior context."""
+    HOLD_LAST = "hold_last"
+    HOLD_ZERO = "hold_zero"
+    UNRECOGNIZED = "unrecognized"
+    """Something that a later release of the service knows."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> FallbackKind:
+        return cls.UNRECOGNIZED
+
+
+class FallbackReason(StrEnum):
+    """Why a fallback answered."""
+
+    LOADING = "loading"
+    """What should act was still being read when the budget ended."""
+    BUSY = "busy"
+    """The budget was used up before the policy was asked, or by the time it had answered."""
+    UNAVAILABLE = "unavailable"
+    """What should act cannot be read now."""
+    UNRECOGNIZED = "unrecognized"
+    """Something that a later release of the service knows."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> FallbackReason:
+        return cls.UNRECOGNIZED
+
+
+@dataclass(frozen=True)
+class Fallback:
+    """An answer in the place of another."""
+
+    kind: FallbackKind
+    reason: FallbackReason
+
+
+@dataclass(frozen=True)
+class ActionLimits:
+    """Limits of actions, environment units; None: as the environment's."""
+
+    low: tuple[float, ...] | None = None
+    """[action_dim]"""
+    high: tuple[float, ...] | None = None
+    """[action_dim]"""
+    max_change: tuple[float, ...] | None = None
+    """[action_dim] From one step of an episode to the next; above 0."""
+
+
+@dataclass(frozen=True)
+class ActingRules:
+    """What a session declares of acting when it is created."""
+
+    fallback: FallbackKind | None = None
+    """What answers where an answer would be late; None: nothing, it is refused (DeadlineExceeded)."""
+    action_limits: ActionLimits | None = None
+    """Tighter than the environment's; one that is wider is refused."""
+    max_observation_age_ms: float | None = None
+    """Older observations are refused; with it every act states `observed_at_unix_us`."""
+
+
 @dataclass(frozen=True)
 class HealthyRange:
     """An observation entry outside [low, high] ends the episode (a fall)."""
@@ -129,6 +195,8 @@ class EnvironmentSpec:
     horizon_steps: int
     varies: Varies
     healthy_ranges: tuple[HealthyRange, ...] = ()
+    action_max_change: tuple[float, ...] = ()
+    """Largest change of each action entry from one step to the next; empty: not limited."""
 
     @property
     def observation_dim(self) -> int:
@@ -196,6 +264,18 @@ class Session:
     """1, and 1 more for each change of the task that was noticed."""
     task_start: int = 0
     """So many of its transitions, the first stored, are of earlier tasks."""
+    rules: ActingRules = ActingRules()
+    """As they were declared."""
+
+    @property
+    def limits(self) -> ActionLimits:
+        """What its actions keep to: its own limits, and the environment's where it declared none."""
+        own, environment = self.rules.action_limits or ActionLimits(), self.environment
+        return ActionLimits(
+            own.low or environment.action_low,
+            own.high or environment.action_high,
+            own.max_change or environment.action_max_change or None,
+        )
 
 
 @dataclass(frozen=True)
@@ -332,7 +412,12 @@ class Acted:
     action: FloatArray
     """[action_dim] In environment units, within the bounds."""
     policy_version: int
-    """To be returned with the transition."""
+    """To be returned with the transition; 0: none chose it, an action is held."""
     weights_hash: str
+    """Empty where no version acted."""
     ood_percentile: float | None = None
     """Of the newest model context, where it has one (`ModelContext.ood_percentile`)."""
+    fallback: Fallback | None = None
+    """What answered in the place of the active version, and why."""
+    limited: bool = False
+    """Whether the session's limits changed the action."""

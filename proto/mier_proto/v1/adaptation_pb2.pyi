@@ -63,6 +63,72 @@ VARIES_DYNAMICS: Varies.ValueType  # 2
 """The dynamics (and with them the reward)."""
 Global___Varies: _TypeAlias = Varies  # noqa: Y015
 
+class _FallbackKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FallbackKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FallbackKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FALLBACK_KIND_UNSPECIFIED: _FallbackKind.ValueType  # 0
+    """Not stated: in a request as NONE; not legal in a reply."""
+    FALLBACK_KIND_INCUMBENT: _FallbackKind.ValueType  # 1
+    """The policy of this session that is in memory already: what acted last."""
+    FALLBACK_KIND_BASE_POLICY: _FallbackKind.ValueType  # 2
+    """Version 1 of the session: the checkpoint's own policy under its prior context."""
+    FALLBACK_KIND_HOLD_LAST: _FallbackKind.ValueType  # 3
+    """The session's last action once more."""
+    FALLBACK_KIND_HOLD_ZERO: _FallbackKind.ValueType  # 4
+    """Zero in environment units, or what is nearest to it within the limits."""
+    FALLBACK_KIND_NONE: _FallbackKind.ValueType  # 5
+    """Nothing answers: what would be late is refused (DEADLINE_EXCEEDED)."""
+
+class FallbackKind(_FallbackKind, metaclass=_FallbackKindEnumTypeWrapper):
+    """What answers where an answer would come too late. A kind that cannot answer gives way to the next one of this order:
+    incumbent, base policy, hold last, hold zero.
+    """
+
+FALLBACK_KIND_UNSPECIFIED: FallbackKind.ValueType  # 0
+"""Not stated: in a request as NONE; not legal in a reply."""
+FALLBACK_KIND_INCUMBENT: FallbackKind.ValueType  # 1
+"""The policy of this session that is in memory already: what acted last."""
+FALLBACK_KIND_BASE_POLICY: FallbackKind.ValueType  # 2
+"""Version 1 of the session: the checkpoint's own policy under its prior context."""
+FALLBACK_KIND_HOLD_LAST: FallbackKind.ValueType  # 3
+"""The session's last action once more."""
+FALLBACK_KIND_HOLD_ZERO: FallbackKind.ValueType  # 4
+"""Zero in environment units, or what is nearest to it within the limits."""
+FALLBACK_KIND_NONE: FallbackKind.ValueType  # 5
+"""Nothing answers: what would be late is refused (DEADLINE_EXCEEDED)."""
+Global___FallbackKind: _TypeAlias = FallbackKind  # noqa: Y015
+
+class _FallbackReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FallbackReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FallbackReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FALLBACK_REASON_UNSPECIFIED: _FallbackReason.ValueType  # 0
+    """Not stated; not legal in a reply."""
+    FALLBACK_REASON_LOADING: _FallbackReason.ValueType  # 1
+    """What should act was still being read when the budget ended."""
+    FALLBACK_REASON_BUSY: _FallbackReason.ValueType  # 2
+    """The budget was used up before the policy was asked, or by the time it had answered: the service was busy."""
+    FALLBACK_REASON_UNAVAILABLE: _FallbackReason.ValueType  # 3
+    """What should act cannot be read now: the store, or a file, or too much is being asked at once."""
+
+class FallbackReason(_FallbackReason, metaclass=_FallbackReasonEnumTypeWrapper):
+    """Why a fallback answered."""
+
+FALLBACK_REASON_UNSPECIFIED: FallbackReason.ValueType  # 0
+"""Not stated; not legal in a reply."""
+FALLBACK_REASON_LOADING: FallbackReason.ValueType  # 1
+"""What should act was still being read when the budget ended."""
+FALLBACK_REASON_BUSY: FallbackReason.ValueType  # 2
+"""The budget was used up before the policy was asked, or by the time it had answered: the service was busy."""
+FALLBACK_REASON_UNAVAILABLE: FallbackReason.ValueType  # 3
+"""What should act cannot be read now: the store, or a file, or too much is being asked at once."""
+Global___FallbackReason: _TypeAlias = FallbackReason  # noqa: Y015
+
 class _SessionState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -326,6 +392,7 @@ class EnvironmentSpec(_message.Message):
     HEALTHY_RANGES_FIELD_NUMBER: _builtins.int
     OBSERVATION_DIM_FIELD_NUMBER: _builtins.int
     ACTION_DIM_FIELD_NUMBER: _builtins.int
+    ACTION_MAX_CHANGE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Name of the family of tasks, such as "cheetah-vel-ood"."""
     dt_s: _builtins.float
@@ -358,6 +425,12 @@ class EnvironmentSpec(_message.Message):
     def healthy_ranges(self) -> _containers.RepeatedCompositeFieldContainer[Global___HealthyRange]:
         """Observation entries whose leaving a range terminates the episode; empty: episodes are only truncated."""
 
+    @_builtins.property
+    def action_max_change(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Largest change of each action entry from one step of an episode to the next, in environment units. [action_dim]; empty:
+        not limited.
+        """
+
     def __init__(
         self,
         *,
@@ -372,14 +445,79 @@ class EnvironmentSpec(_message.Message):
         healthy_ranges: _abc.Iterable[Global___HealthyRange] | None = ...,
         observation_dim: _builtins.int = ...,
         action_dim: _builtins.int = ...,
+        action_max_change: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_dim", b"action_dim", "action_high", b"action_high", "action_low", b"action_low", "action_names", b"action_names", "dt_s", b"dt_s", "healthy_ranges", b"healthy_ranges", "horizon_steps", b"horizon_steps", "id", b"id", "observation_dim", b"observation_dim", "observation_names", b"observation_names", "varies", b"varies"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_dim", b"action_dim", "action_high", b"action_high", "action_low", b"action_low", "action_max_change", b"action_max_change", "action_names", b"action_names", "dt_s", b"dt_s", "healthy_ranges", b"healthy_ranges", "horizon_steps", b"horizon_steps", "id", b"id", "observation_dim", b"observation_dim", "observation_names", b"observation_names", "varies", b"varies"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EnvironmentSpec: _TypeAlias = EnvironmentSpec  # noqa: Y015
+
+@_typing.final
+class ActionLimits(_message.Message):
+    """What a session's actions keep to beyond its environment's own bounds; only ever tighter than those."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    MAX_CHANGE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def low(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Lowest action, in environment units. [action_dim]; empty: the environment's."""
+
+    @_builtins.property
+    def high(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Highest action, in environment units. [action_dim]; empty: the environment's."""
+
+    @_builtins.property
+    def max_change(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Largest change of each action entry from one step of an episode to the next, in environment units; > 0. [action_dim];
+        empty: the environment's.
+        """
+
+    def __init__(
+        self,
+        *,
+        low: _abc.Iterable[_builtins.float] | None = ...,
+        high: _abc.Iterable[_builtins.float] | None = ...,
+        max_change: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["high", b"high", "low", b"low", "max_change", b"max_change"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ActionLimits: _TypeAlias = ActionLimits  # noqa: Y015
+
+@_typing.final
+class Fallback(_message.Message):
+    """An answer in the place of another."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    kind: Global___FallbackKind.ValueType
+    """What answered."""
+    reason: Global___FallbackReason.ValueType
+    """Why."""
+    def __init__(
+        self,
+        *,
+        kind: Global___FallbackKind.ValueType = ...,
+        reason: Global___FallbackReason.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Fallback: _TypeAlias = Fallback  # noqa: Y015
 
 @_typing.final
 class ModelContext(_message.Message):
@@ -482,6 +620,9 @@ class Session(_message.Message):
     MODE_FIELD_NUMBER: _builtins.int
     TASK_NUMBER_FIELD_NUMBER: _builtins.int
     TASK_START_FIELD_NUMBER: _builtins.int
+    FALLBACK_FIELD_NUMBER: _builtins.int
+    ACTION_LIMITS_FIELD_NUMBER: _builtins.int
+    MAX_OBSERVATION_AGE_MS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Chosen by the service."""
     checkpoint: _builtins.str
@@ -504,6 +645,10 @@ class Session(_message.Message):
     """1, and 1 more for each change of the task that was noticed."""
     task_start: _builtins.int
     """So many of its transitions, the first stored, are of earlier tasks."""
+    fallback: Global___FallbackKind.ValueType
+    """What answers where an answer would be late."""
+    max_observation_age_ms: _builtins.float
+    """Age above which an observation is refused, in milliseconds; unset: none is too old."""
     @_builtins.property
     def environment(self) -> Global___EnvironmentSpec:
         """The environment that observations and actions must fit."""
@@ -515,6 +660,10 @@ class Session(_message.Message):
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was created."""
+
+    @_builtins.property
+    def action_limits(self) -> Global___ActionLimits:
+        """As they were declared; unset: the environment's own bounds and rates alone."""
 
     def __init__(
         self,
@@ -533,12 +682,22 @@ class Session(_message.Message):
         mode: Global___SessionMode.ValueType = ...,
         task_number: _builtins.int = ...,
         task_start: _builtins.int = ...,
+        fallback: Global___FallbackKind.ValueType = ...,
+        action_limits: Global___ActionLimits | None = ...,
+        max_observation_age_ms: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "environment", b"environment", "model_context", b"model_context"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_action_limits", b"_action_limits", "_max_observation_age_ms", b"_max_observation_age_ms", "action_limits", b"action_limits", "create_time", b"create_time", "environment", b"environment", "max_observation_age_ms", b"max_observation_age_ms", "model_context", b"model_context"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_version", b"active_version", "checkpoint", b"checkpoint", "checkpoint_hash", b"checkpoint_hash", "create_time", b"create_time", "environment", b"environment", "id", b"id", "mode", b"mode", "model_context", b"model_context", "pinned", b"pinned", "seed", b"seed", "state", b"state", "task_number", b"task_number", "task_start", b"task_start", "transitions_count", b"transitions_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_action_limits", b"_action_limits", "_max_observation_age_ms", b"_max_observation_age_ms", "action_limits", b"action_limits", "active_version", b"active_version", "checkpoint", b"checkpoint", "checkpoint_hash", b"checkpoint_hash", "create_time", b"create_time", "environment", b"environment", "fallback", b"fallback", "id", b"id", "max_observation_age_ms", b"max_observation_age_ms", "mode", b"mode", "model_context", b"model_context", "pinned", b"pinned", "seed", b"seed", "state", b"state", "task_number", b"task_number", "task_start", b"task_start", "transitions_count", b"transitions_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__action_limits: _TypeAlias = _typing.Literal["action_limits"]  # noqa: Y015
+    _WhichOneofArgType__action_limits: _TypeAlias = _typing.Literal["_action_limits", b"_action_limits"]  # noqa: Y015
+    _WhichOneofReturnType__max_observation_age_ms: _TypeAlias = _typing.Literal["max_observation_age_ms"]  # noqa: Y015
+    _WhichOneofArgType__max_observation_age_ms: _TypeAlias = _typing.Literal["_max_observation_age_ms", b"_max_observation_age_ms"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__action_limits) -> _WhichOneofReturnType__action_limits | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_observation_age_ms) -> _WhichOneofReturnType__max_observation_age_ms | None: ...
 
 Global___Session: _TypeAlias = Session  # noqa: Y015
 
@@ -734,17 +893,30 @@ class CreateSessionRequest(_message.Message):
     EXPECTED_ENVIRONMENT_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    FALLBACK_FIELD_NUMBER: _builtins.int
+    ACTION_LIMITS_FIELD_NUMBER: _builtins.int
+    MAX_OBSERVATION_AGE_MS_FIELD_NUMBER: _builtins.int
     checkpoint: _builtins.str
     """Name of a checkpoint that the service holds; required."""
     seed: _builtins.int
     """Seed of the exploration noise; 0 if unset."""
     idempotency_key: _builtins.str
     """See the conventions above."""
+    fallback: Global___FallbackKind.ValueType
+    """What answers where an answer would be late; NONE if unset."""
+    max_observation_age_ms: _builtins.float
+    """Age above which an observation is refused, in milliseconds; 0 < it <= 3600000. With it every Act states
+    `observed_at_unix_us`.
+    """
     @_builtins.property
     def expected_environment(self) -> Global___EnvironmentSpec:
         """The caller's own environment. Fields left empty (or 0, or UNSPECIFIED) are not compared; any other that differs from the
         checkpoint's is refused, named with both values.
         """
+
+    @_builtins.property
+    def action_limits(self) -> Global___ActionLimits:
+        """Tighter limits than the environment's; one that is wider is refused."""
 
     def __init__(
         self,
@@ -753,17 +925,28 @@ class CreateSessionRequest(_message.Message):
         expected_environment: Global___EnvironmentSpec | None = ...,
         seed: _builtins.int | None = ...,
         idempotency_key: _builtins.str = ...,
+        fallback: Global___FallbackKind.ValueType = ...,
+        action_limits: Global___ActionLimits | None = ...,
+        max_observation_age_ms: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_environment", b"_expected_environment", "_seed", b"_seed", "expected_environment", b"expected_environment", "seed", b"seed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_action_limits", b"_action_limits", "_expected_environment", b"_expected_environment", "_max_observation_age_ms", b"_max_observation_age_ms", "_seed", b"_seed", "action_limits", b"action_limits", "expected_environment", b"expected_environment", "max_observation_age_ms", b"max_observation_age_ms", "seed", b"seed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_environment", b"_expected_environment", "_seed", b"_seed", "checkpoint", b"checkpoint", "expected_environment", b"expected_environment", "idempotency_key", b"idempotency_key", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_action_limits", b"_action_limits", "_expected_environment", b"_expected_environment", "_max_observation_age_ms", b"_max_observation_age_ms", "_seed", b"_seed", "action_limits", b"action_limits", "checkpoint", b"checkpoint", "expected_environment", b"expected_environment", "fallback", b"fallback", "idempotency_key", b"idempotency_key", "max_observation_age_ms", b"max_observation_age_ms", "seed", b"seed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__action_limits: _TypeAlias = _typing.Literal["action_limits"]  # noqa: Y015
+    _WhichOneofArgType__action_limits: _TypeAlias = _typing.Literal["_action_limits", b"_action_limits"]  # noqa: Y015
     _WhichOneofReturnType__expected_environment: _TypeAlias = _typing.Literal["expected_environment"]  # noqa: Y015
     _WhichOneofArgType__expected_environment: _TypeAlias = _typing.Literal["_expected_environment", b"_expected_environment"]  # noqa: Y015
+    _WhichOneofReturnType__max_observation_age_ms: _TypeAlias = _typing.Literal["max_observation_age_ms"]  # noqa: Y015
+    _WhichOneofArgType__max_observation_age_ms: _TypeAlias = _typing.Literal["_max_observation_age_ms", b"_max_observation_age_ms"]  # noqa: Y015
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__action_limits) -> _WhichOneofReturnType__action_limits | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_environment) -> _WhichOneofReturnType__expected_environment | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_observation_age_ms) -> _WhichOneofReturnType__max_observation_age_ms | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
 
@@ -1561,6 +1744,9 @@ class ActRequest(_message.Message):
     DETERMINISTIC_FIELD_NUMBER: _builtins.int
     EPISODE_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
+    BUDGET_MS_FIELD_NUMBER: _builtins.int
+    OBSERVED_AT_UNIX_US_FIELD_NUMBER: _builtins.int
+    PREVIOUS_ACTION_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Id of the session; required."""
     deterministic: _builtins.bool
@@ -1571,9 +1757,25 @@ class ActRequest(_message.Message):
     """Number of the episode; 0 <= episode < 2^31; required when exploring."""
     step: _builtins.int
     """Step within the episode; 0 <= step < 2^31; required when exploring."""
+    budget_ms: _builtins.float
+    """Time within which the answer is needed, counted from the receipt of the request, in milliseconds; 0 < budget_ms <= 60000.
+    What would come later is replaced by the session's fallback, or refused (DEADLINE_EXCEEDED) if it has none. Unset: the
+    call's own deadline is the budget, if it has one. The smallest one of a batch is that of all of it.
+    """
+    observed_at_unix_us: _builtins.int
+    """When the observation was made, in microseconds since 1970 (UTC); required in sessions with `max_observation_age_ms`. One
+    that is older, or as far in the future, is refused (FAILED_PRECONDITION, reason OBSERVATION_TOO_OLD).
+    """
     @_builtins.property
     def observation(self) -> Global___Tensor:
         """What is seen now. [observation_dim], or [1, observation_dim]"""
+
+    @_builtins.property
+    def previous_action(self) -> Global___Tensor:
+        """What the robot did in the step before, in environment units: what a limited rate counts from. [action_dim] Unset: what the
+        service answered for `step` - 1 of this `episode`; nothing before step 0. FAILED_PRECONDITION, reason
+        PREVIOUS_ACTION_UNKNOWN: the service does not know it (any more).
+        """
 
     def __init__(
         self,
@@ -1583,17 +1785,32 @@ class ActRequest(_message.Message):
         deterministic: _builtins.bool = ...,
         episode: _builtins.int | None = ...,
         step: _builtins.int | None = ...,
+        budget_ms: _builtins.float | None = ...,
+        observed_at_unix_us: _builtins.int | None = ...,
+        previous_action: Global___Tensor | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_episode", b"_episode", "_step", b"_step", "episode", b"episode", "observation", b"observation", "step", b"step"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_budget_ms", b"_budget_ms", "_episode", b"_episode", "_observed_at_unix_us", b"_observed_at_unix_us", "_previous_action", b"_previous_action", "_step", b"_step", "budget_ms", b"budget_ms", "episode", b"episode", "observation", b"observation", "observed_at_unix_us", b"observed_at_unix_us", "previous_action", b"previous_action", "step", b"step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_episode", b"_episode", "_step", b"_step", "deterministic", b"deterministic", "episode", b"episode", "observation", b"observation", "session_id", b"session_id", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_budget_ms", b"_budget_ms", "_episode", b"_episode", "_observed_at_unix_us", b"_observed_at_unix_us", "_previous_action", b"_previous_action", "_step", b"_step", "budget_ms", b"budget_ms", "deterministic", b"deterministic", "episode", b"episode", "observation", b"observation", "observed_at_unix_us", b"observed_at_unix_us", "previous_action", b"previous_action", "session_id", b"session_id", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__budget_ms: _TypeAlias = _typing.Literal["budget_ms"]  # noqa: Y015
+    _WhichOneofArgType__budget_ms: _TypeAlias = _typing.Literal["_budget_ms", b"_budget_ms"]  # noqa: Y015
     _WhichOneofReturnType__episode: _TypeAlias = _typing.Literal["episode"]  # noqa: Y015
     _WhichOneofArgType__episode: _TypeAlias = _typing.Literal["_episode", b"_episode"]  # noqa: Y015
+    _WhichOneofReturnType__observed_at_unix_us: _TypeAlias = _typing.Literal["observed_at_unix_us"]  # noqa: Y015
+    _WhichOneofArgType__observed_at_unix_us: _TypeAlias = _typing.Literal["_observed_at_unix_us", b"_observed_at_unix_us"]  # noqa: Y015
+    _WhichOneofReturnType__previous_action: _TypeAlias = _typing.Literal["previous_action"]  # noqa: Y015
+    _WhichOneofArgType__previous_action: _TypeAlias = _typing.Literal["_previous_action", b"_previous_action"]  # noqa: Y015
     _WhichOneofReturnType__step: _TypeAlias = _typing.Literal["step"]  # noqa: Y015
     _WhichOneofArgType__step: _TypeAlias = _typing.Literal["_step", b"_step"]  # noqa: Y015
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__budget_ms) -> _WhichOneofReturnType__budget_ms | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__episode) -> _WhichOneofReturnType__episode | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__observed_at_unix_us) -> _WhichOneofReturnType__observed_at_unix_us | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__previous_action) -> _WhichOneofReturnType__previous_action | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__step) -> _WhichOneofReturnType__step | None: ...
 
@@ -1609,15 +1826,23 @@ class ActResponse(_message.Message):
     POLICY_VERSION_FIELD_NUMBER: _builtins.int
     WEIGHTS_HASH_FIELD_NUMBER: _builtins.int
     OOD_PERCENTILE_FIELD_NUMBER: _builtins.int
+    FALLBACK_FIELD_NUMBER: _builtins.int
+    LIMITED_FIELD_NUMBER: _builtins.int
     policy_version: _builtins.int
-    """Number of the policy version that chose it: to be returned with the transition."""
+    """Number of the policy version that chose it: to be returned with the transition; 0: none did, an action is held."""
     weights_hash: _builtins.str
-    """SHA-256 of that version's weights."""
+    """SHA-256 of that version's weights; empty where none acted."""
     ood_percentile: _builtins.float
     """The newest model context's `ood_percentile`; unset where it has none."""
+    limited: _builtins.bool
+    """True: the session's limits changed the action."""
     @_builtins.property
     def action(self) -> Global___Tensor:
-        """In environment units, within the environment's bounds. [action_dim]"""
+        """In environment units, within the environment's bounds and the session's limits. [action_dim]"""
+
+    @_builtins.property
+    def fallback(self) -> Global___Fallback:
+        """What answered in the place of the active version, and why; unset: the active version did."""
 
     def __init__(
         self,
@@ -1626,13 +1851,20 @@ class ActResponse(_message.Message):
         policy_version: _builtins.int = ...,
         weights_hash: _builtins.str = ...,
         ood_percentile: _builtins.float | None = ...,
+        fallback: Global___Fallback | None = ...,
+        limited: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_ood_percentile", b"_ood_percentile", "action", b"action", "ood_percentile", b"ood_percentile"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_fallback", b"_fallback", "_ood_percentile", b"_ood_percentile", "action", b"action", "fallback", b"fallback", "ood_percentile", b"ood_percentile"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ood_percentile", b"_ood_percentile", "action", b"action", "ood_percentile", b"ood_percentile", "policy_version", b"policy_version", "weights_hash", b"weights_hash"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fallback", b"_fallback", "_ood_percentile", b"_ood_percentile", "action", b"action", "fallback", b"fallback", "limited", b"limited", "ood_percentile", b"ood_percentile", "policy_version", b"policy_version", "weights_hash", b"weights_hash"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__fallback: _TypeAlias = _typing.Literal["fallback"]  # noqa: Y015
+    _WhichOneofArgType__fallback: _TypeAlias = _typing.Literal["_fallback", b"_fallback"]  # noqa: Y015
     _WhichOneofReturnType__ood_percentile: _TypeAlias = _typing.Literal["ood_percentile"]  # noqa: Y015
     _WhichOneofArgType__ood_percentile: _TypeAlias = _typing.Literal["_ood_percentile", b"_ood_percentile"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__fallback) -> _WhichOneofReturnType__fallback | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__ood_percentile) -> _WhichOneofReturnType__ood_percentile | None: ...
 
 Global___ActResponse: _TypeAlias = ActResponse  # noqa: Y015

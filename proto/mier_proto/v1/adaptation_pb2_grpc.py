@@ -244,7 +244,8 @@ class AdaptationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Act(self, request, context):
-        """Chooses the action for one observation with the session's active version.
+        """Chooses the action for one observation with the session's active version; within the caller's budget, if need be by the
+        session's fallback. DEADLINE_EXCEEDED: there was no time, and the session declares no fallback.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

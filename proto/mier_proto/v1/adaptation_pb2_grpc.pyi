@@ -84,7 +84,9 @@ class AdaptationServiceStub:
     WatchOperation: _grpc.UnaryStreamMultiCallable[_adaptation_pb2.WatchOperationRequest, _adaptation_pb2.WatchOperationResponse]
     """Sends the operation now and at each change until it is in a final state, which is the last message."""
     Act: _grpc.UnaryUnaryMultiCallable[_adaptation_pb2.ActRequest, _adaptation_pb2.ActResponse]
-    """Chooses the action for one observation with the session's active version."""
+    """Chooses the action for one observation with the session's active version; within the caller's budget, if need be by the
+    session's fallback. DEADLINE_EXCEEDED: there was no time, and the session declares no fallback.
+    """
     ActStream: _grpc.StreamStreamMultiCallable[_adaptation_pb2.ActStreamRequest, _adaptation_pb2.ActStreamResponse]
     """The same over one stream, for control loops: one reply for each request, in order. A refused request is answered by its
     error and does not end the stream.
@@ -161,7 +163,9 @@ class AdaptationServiceAsyncStub(AdaptationServiceStub):
     WatchOperation: _aio.UnaryStreamMultiCallable[_adaptation_pb2.WatchOperationRequest, _adaptation_pb2.WatchOperationResponse]  # type: ignore[assignment]
     """Sends the operation now and at each change until it is in a final state, which is the last message."""
     Act: _aio.UnaryUnaryMultiCallable[_adaptation_pb2.ActRequest, _adaptation_pb2.ActResponse]  # type: ignore[assignment]
-    """Chooses the action for one observation with the session's active version."""
+    """Chooses the action for one observation with the session's active version; within the caller's budget, if need be by the
+    session's fallback. DEADLINE_EXCEEDED: there was no time, and the session declares no fallback.
+    """
     ActStream: _aio.StreamStreamMultiCallable[_adaptation_pb2.ActStreamRequest, _adaptation_pb2.ActStreamResponse]  # type: ignore[assignment]
     """The same over one stream, for control loops: one reply for each request, in order. A refused request is answered by its
     error and does not end the stream.
@@ -307,7 +311,9 @@ class AdaptationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _adaptation_pb2.ActRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_adaptation_pb2.ActResponse, _abc.Awaitable[_adaptation_pb2.ActResponse]]:
-        """Chooses the action for one observation with the session's active version."""
+        """Chooses the action for one observation with the session's active version; within the caller's budget, if need be by the
+        session's fallback. DEADLINE_EXCEEDED: there was no time, and the session declares no fallback.
+        """
 
     @_abc_1.abstractmethod
     def ActStream(

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from mier_service.access.gate import Caller, Gate, not_its_session
 from mier_service.access.keys import Scope
-from mier_service.acting import ActCall, Acting, Action
+from mier_service.acting import ActCall, Action
 from mier_service.core import Core
 from mier_service.environments import ExpectedEnvironment
 from mier_service.errors import Reason, ServiceError
@@ -22,7 +22,9 @@ from mier_service.lineage import Lineage
 from mier_service.moving import Moving
 from mier_service.recording import Recording, Submission
 from mier_service.sessions import Sessions
+from mier_service.timely_acting import TimelyActing
 from mier_service.values import (
+    ActingRules,
     AdaptationValue,
     OperationValue,
     PromotionPage,
@@ -42,11 +44,13 @@ class GuardedSessions:
         self._plain = plain
         self._gate = gate
 
-    async def create(self, checkpoint: str, expected: ExpectedEnvironment | None, seed: int, key: str) -> SessionValue:
+    async def create(
+        self, checkpoint: str, expected: ExpectedEnvironment | None, seed: int, rules: ActingRules, key: str
+    ) -> SessionValue:
         caller = self._gate.require(Scope.ADAPT)
         if caller.session_id is not None:
             raise not_its_session(caller)
-        return await self._plain.create(checkpoint, expected, seed, key)
+        return await self._plain.create(checkpoint, expected, seed, rules, key)
 
     async def get(self, session_id: str) -> SessionValue:
         self._gate.require(Scope.ACT, session_id)
@@ -192,9 +196,9 @@ class GuardedMoving:
 
 
 class GuardedActing:
-    """See `Acting`. Costs an act two look-ups in memory."""
+    """See `TimelyActing`. Costs an act two look-ups in memory."""
 
-    def __init__(self, plain: Acting, gate: Gate) -> None:
+    def __init__(self, plain: TimelyActing, gate: Gate) -> None:
         self._plain = plain
         self._gate = gate
 
