@@ -116,7 +116,7 @@ def learned(transport: Transport) -> Session:
 @pytest.mark.parametrize("kind", KINDS)
 def test_sessions(greedy: Holder, modest: Holder, kind: str) -> None:
     """Broken on purpose: without the look in `Sessions._create` the fourth is made; counted over all keys, the other
-    key is refused; counted in a table of its own that a delete does not touch, there is no room after it."""
+    key is refused."""
     transport = greedy.by[kind]
     first, *_ = [create(transport) for _ in range(SESSIONS)]
     told = greedy.refusal(
@@ -150,8 +150,8 @@ def test_fine_tunes(greedy: Holder, modest: Holder, kind: str) -> None:
 def test_stored_bytes(greedy: Holder, modest: Holder, kind: str) -> None:
     """What was refused left nothing; what is there acts, can be paused and rolled back, and deleting it makes room.
 
-    Broken on purpose: without the look in `Storage.once` it is stored; without `give_back`, or with it for the caller
-    alone, there is no room after the delete; with no more room for decisions than for data, the pause is refused."""
+    Broken on purpose: without the look in `Storage.once` it is stored; without `give_back` there is no room after the
+    delete; with less room for decisions, the pause is refused."""
     transport, other = greedy.by[kind], modest.by[kind]
     session = create(transport)
     count = 0

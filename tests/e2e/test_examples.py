@@ -48,6 +48,17 @@ def test_robots_are_controlled_by_one_event_loop(service: Address) -> None:
         assert float(after) > float(before) + 100.0
 
 
+def test_a_task_that_changes_in_mid_run_is_noticed(service: Address) -> None:
+    """Broken on purpose: with suspicion never confirmed the session stays on task 1, and runs at 0.8 m/s to the end."""
+    out = run(EXAMPLES / "changed_task.py", "--service", f"grpc://{service.grpc}")
+    rows = re.findall(rf"return {NUMBER}, task (\d+), version \d+, percentile (\d+\.\d+)", out)
+    tasks = [int(task) for _, task, _ in rows]
+    assert tasks[0] == 1
+    assert tasks[-1] >= 2
+    assert float(rows[0][2]) < 95.0 <= float(rows[-1][2])
+    assert float(rows[-1][0]) > -80.0  # at 0.8 m/s it would be -140
+
+
 def test_the_page_about_clients_runs(service: Address, tmp_path: Path) -> None:
     blocks = re.findall(r"```python\n(.*?)```", CLIENTS.read_text(), re.DOTALL)
     code = "import numpy as np\nobservation = np.zeros(17, np.float32)\n" + "".join(blocks)
