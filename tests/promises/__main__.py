@@ -110,8 +110,8 @@ def main() -> int:
     chosen = {name: _files(patterns) for name, patterns in PROMISES.items() if re.search(options.only, name)}
     chosen = {name: files for name, files in chosen.items() if files}
     collector = Collector()
-    pytest.main(["-q", "-p", "no:cacheprovider", *itertools.chain(*chosen.values())], plugins=[collector])
     run = {"command": _command(options), "seed": options.seed, "commit": _commit()}
+    pytest.main(["-q", "-p", "no:cacheprovider", *itertools.chain(*chosen.values())], plugins=[collector])
     rows = [{**_row(name, files, collector), "runs": [run]} for name, files in chosen.items()]
     _show(rows)
     options.out.parent.mkdir(parents=True, exist_ok=True)
