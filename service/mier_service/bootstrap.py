@@ -182,7 +182,9 @@ class Service:
         health = build_health(self._lifecycle, self._storage, self._poll_pool, self._metrics, self._checkpoints.names)
         self._app = build_app(calls, health, exposure.keys_required)
         guard = Guard(self._app, self._lifecycle, self._gate, calls_under_way, self._metrics, watch, config)
-        openpi = OpenpiEndpoint(core, self._gate, self._lifecycle, self._decode_pool, self._metrics, config)
+        openpi = OpenpiEndpoint(
+            core, self._gate, calls_under_way, self._lifecycle, self._decode_pool, self._metrics, config
+        )
         secured: dict[str, Any] = tls.uvicorn() if tls else {}
         self._http = _HttpServer(
             uvicorn.Config(

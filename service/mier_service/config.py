@@ -80,7 +80,9 @@ class ServeConfig(BaseSettings):
     max_queued_operations: int = Field(default=256, ge=1, description="fine-tunes that run or wait, at most")
 
     max_calls_per_key: int = Field(
-        default=128, ge=1, description="calls and streams of one key under way, HTTP and gRPC together, at most"
+        default=128,
+        ge=1,
+        description="calls, streams, openpi connections of one key under way, together, at most",
     )
     max_sessions_per_key: int = Field(
         default=20_000, ge=1, description="sessions that one key opened and that are not deleted, at most"

@@ -56,6 +56,12 @@ def configure_logs(level: str = "INFO") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.error").addFilter(_is_a_fault)
+
+
+def _is_a_fault(record: logging.LogRecord) -> bool:
+    """uvicorn says so of every WebSocket that was refused by a whole answer, which is how it should be refused."""
+    return record.getMessage() != "ASGI callable returned without completing handshake."
 
 
 def quiet_exporter() -> None:

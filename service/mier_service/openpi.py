@@ -8,8 +8,8 @@ Invariants
 - The session is named by the path, `/sessions/{id}/openpi`; or, at the path `/` (all that a client which knows a host
   and a port can ask for), by the key, which must be bound to one. A connection never changes its session.
 - The same keys as everywhere, looked at again for each frame. openpi's clients send `Authorization: Api-Key KEY`.
-- A frame is no larger than a request may be; one is answered before the next is read; connections are counted. The
-  server pings its peers, so dead ones are freed.
+- A frame is no larger than a request may be; one is answered before the next is read; connections are counted, and
+  each is one of its key's calls under way. The server pings its peers, so dead ones are freed.
 - It acts, and nothing else: transitions are submitted and learning is asked for over HTTP or gRPC.
 """
 
@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import structlog
 from starlette.types import Message, Receive, Scope, Send
@@ -28,9 +28,11 @@ from mier_service.access.gate import Gate
 from mier_service.access.guarded import GuardedCore
 from mier_service.access.keys import Scope as KeyScope
 from mier_service.acting import ActCall
+from mier_service.callers import current_caller
 from mier_service.config import ServeConfig
 from mier_service.errors import Reason, ServiceError
 from mier_service.http import internal_error, request_id_of
+from mier_service.key_bounds import CallsUnderWay
 from mier_service.lifecycle import Lifecycle, Phase
 from mier_service.metrics import Metrics
 from mier_service.offload import BoundedPool
@@ -50,6 +52,7 @@ class OpenpiEndpoint:
         self,
         core: GuardedCore,
         gate: Gate,
+        calls: CallsUnderWay,
         lifecycle: Lifecycle,
         pool: BoundedPool,
         metrics: Metrics,
@@ -57,6 +60,7 @@ class OpenpiEndpoint:
     ) -> None:
         self._core = core
         self._gate = gate
+        self._calls = calls
         self._lifecycle = lifecycle
         self._pool = pool
         self._metrics = metrics
@@ -69,15 +73,16 @@ class OpenpiEndpoint:
         self._open += 1
         try:
             # What is sent to a client that is gone raises OSError.
-            with structlog.contextvars.bound_contextvars(request_id=request_id), suppress(OSError):
-                await self._serve(scope, receive, send, request_id)
+            with structlog.contextvars.bound_contextvars(request_id=request_id), suppress(OSError), ExitStack() as held:
+                await self._serve(scope, receive, send, request_id, held)
         finally:
             self._open -= 1
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, request_id: str, held: ExitStack) -> None:
         started_s = time.perf_counter()
         try:
             session_id = self._admit(scope)
+            held.enter_context(self._calls.place(current_caller()))
             first = messages.metadata(await self._core.sessions.get(session_id))
         except Exception as error:
             refusal = _refusal(error)
