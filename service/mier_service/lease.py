@@ -37,6 +37,7 @@ from mier_service.values import (
     VersionOrigin,
     VersionValue,
 )
+from mier_service.worker_news import Ended, tell
 
 _log = structlog.get_logger(__name__)
 
@@ -124,6 +125,8 @@ class Job:
             columns["error_json"] = error.model_dump_json()
         self._change(**columns)
         self._drop_save_if(state.final)
+        if state.final:
+            self._tell_end(state, None)
 
     def hand_back(self) -> None:
         """The storage failed, for which the operation is not to blame: it waits, and this attempt does not count."""
@@ -201,7 +204,11 @@ class Job:
                 updates_done=row.updates_total,
             )
         self._drop_save_if(True)
+        self._tell_end(OperationState.SUCCEEDED, promotion)
         return number
+
+    def _tell_end(self, state: OperationState, promotion: Promotion | None) -> None:
+        tell(Ended(state, max(0.0, self._storage.clock() - self.row.create_time_s), promotion))
 
     def _drop_save_if(self, final: bool) -> None:
         if final and self._save_hash is not None:

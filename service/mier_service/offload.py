@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 from mier_service.errors import Reason, ServiceError
+from mier_service.tracing import span
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -17,25 +20,33 @@ class BoundedPool:
     """At most `threads` calls at once and `waiting` more in line."""
 
     def __init__(self, name: str, threads: int, waiting: int) -> None:
-        self._name = name
-        self._limit = threads + waiting
+        self.name = name
+        self.limit = threads + waiting
+        """As many calls may run and wait."""
         self._pending = 0
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix=f"mier-{name}")
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The call's result; ServiceError(OVERLOADED) if the line is full. A caller that gives up does not stop
         the call: what was begun in the store is finished or undone there."""
-        if self._pending >= self._limit:
+        if self._pending >= self.limit:
             raise ServiceError(
                 Reason.OVERLOADED,
-                f"{self._pending} calls are running or waiting for the {self._name} threads, "
-                f"at most {self._limit} may: try again shortly",
+                f"{self._pending} calls are running or waiting for the {self.name} threads, "
+                f"at most {self.limit} may: try again shortly",
             )
         loop = asyncio.get_running_loop()
-        future = self._executor.submit(function, *args, **kwargs)
-        self._pending += 1
-        future.add_done_callback(lambda _: self._ended(loop))
-        return await asyncio.wrap_future(future)
+        # What the call under way is, its log and its trace go with it.
+        with span(f"pool.{self.name}"):
+            future = self._executor.submit(contextvars.copy_context().run, partial(function, *args, **kwargs))
+            self._pending += 1
+            future.add_done_callback(lambda _: self._ended(loop))
+            return await asyncio.wrap_future(future)
+
+    @property
+    def pending(self) -> int:
+        """Calls that run or wait."""
+        return self._pending
 
     def close(self) -> None:
         """Waits for what runs; drops what waits."""

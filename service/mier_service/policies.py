@@ -46,6 +46,9 @@ class PolicyCache:
         self._policies: OrderedDict[str, Policy] = OrderedDict()
         self._lock = threading.Lock()
 
+    def __len__(self) -> int:
+        return len(self._policies)
+
     def get(self, weights_hash: str, load: Callable[[], bytes]) -> Policy:
         """The policy of that hash; `load` gives its ONNX bytes if it is not here."""
         with self._lock:

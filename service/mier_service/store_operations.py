@@ -27,13 +27,23 @@ class LeaseLost(Exception):
     """Another worker has the operation now, or it is gone."""
 
 
-def add(c: Connection, operation: OperationValue, last_batch_row: int, model_context_number: int) -> None:
+def add(
+    c: Connection,
+    operation: OperationValue,
+    last_batch_row: int,
+    model_context_number: int,
+    request_id: str | None = None,
+    trace_context: str | None = None,
+) -> None:
+    """`request_id` and `trace_context` are of the request that asks for it."""
     row = operation.model_dump(exclude={"create_time", "update_time", "metrics", "error"}, mode="json")
     c.execute(
         insert(operations).values(
             **row,
             last_batch_row=last_batch_row,
             model_context_number=model_context_number,
+            request_id=request_id,
+            trace_context=trace_context,
             attempts_without_progress=0,
             lease_token=0,
             lease_until_s=0.0,

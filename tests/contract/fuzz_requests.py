@@ -19,11 +19,9 @@ import numpy as np
 import schemathesis
 
 from mier.types import Varies
-from mier_service.health import build_health
-from mier_service.http import build_app
 from mier_service.http_bodies import BINARY
-from mier_service.http_routes import build_router
 from tests.contract import tiny
+from tests.contract.every_call import whole_app
 from tests.contract.fuzzed import CHECKPOINT, MAX_UPDATES, OPERATION, SESSION
 
 Case = Any  # schemathesis.Case, whose parts may be anything: that is what it is for
@@ -57,9 +55,7 @@ def is_limited(case: Case) -> bool:
 
 def document() -> dict[str, Any]:
     """The OpenAPI document of a service that asks for keys."""
-    nothing: Any = None
-    calls, health = build_router(nothing, nothing, nothing), build_health(nothing, nothing, nothing, nothing, nothing)
-    return build_app(calls, health, keys_required=True).openapi()
+    return whole_app(keys_required=True).openapi()
 
 
 def load(**phases: bool) -> Any:
