@@ -49,7 +49,7 @@ class Answers:
     @asynccontextmanager
     async def _answering(self, call: str, rpc: Rpc) -> AsyncIterator[None]:
         """Through the gate; what is raised within ends the call as a refusal, and how it ended is counted."""
-        method = _snake(call)
+        method = name_of(call)
         watch = CallWatch(self._metrics, "grpc", request_id(rpc), _text(rpc), method)
         outcome = "CANCELLED"
         try:
@@ -97,7 +97,7 @@ async def refuse(rpc: Rpc, error: ServiceError) -> NoReturn:
 
 
 @cache
-def _snake(call: str) -> str:
+def name_of(call: str) -> str:
     """The name of a call as it is over HTTP."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", call).lower()
 

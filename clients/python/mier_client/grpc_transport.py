@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from mier_client import grpc_codec as codec
 from mier_client.act_stream import GrpcActStream
 from mier_client.security import KeyedChannel, Tls, authorization
+from mier_client.tracing import TRACED, TracedChannel
 from mier_client.transport import ActQuery, ActStream, Page, TransitionBatch
 from mier_client.values import (
     Acted,
@@ -50,7 +51,9 @@ class GrpcTransport:
             if tls is None
             else grpc.secure_channel(target, tls.grpc(), options=_CHANNEL_OPTIONS)
         )
-        calls: Any = self._channel if api_key is None else KeyedChannel(self._channel, authorization(api_key))
+        calls: Any = TracedChannel(self._channel) if TRACED else self._channel
+        if api_key is not None:
+            calls = KeyedChannel(calls, authorization(api_key))
         self._stub: adaptation_pb2_grpc.AdaptationServiceStub = adaptation_pb2_grpc.AdaptationServiceStub(calls)
         self._health = health_pb2_grpc.HealthStub(self._channel)
 

@@ -14,6 +14,7 @@ from mier_client import http_codec as codec
 from mier_client.errors import DeadlineExceeded, Problem, Unavailable
 from mier_client.replies import json_object, unexpected
 from mier_client.security import Tls, authorization
+from mier_client.tracing import TRACED, add_trace
 from mier_client.transport import ActQuery, ActStream, Page, TransitionBatch
 from mier_client.values import (
     Acted,
@@ -40,7 +41,8 @@ class HttpTransport:
         """`tls` is for an https URL; None: as the system trusts."""
         headers = {} if api_key is None else {"Authorization": authorization(api_key)}
         verify = tls.http() if tls is not None else True
-        self._http = httpx.Client(base_url=url, trust_env=False, verify=verify, headers=headers)
+        hooks = {"request": [add_trace]} if TRACED else {}
+        self._http = httpx.Client(base_url=url, trust_env=False, verify=verify, headers=headers, event_hooks=hooks)
 
     def create_session(
         self, checkpoint: str, seed: int, expected: EnvironmentSpec | None, key: str, timeout_s: float
