@@ -11,6 +11,7 @@ from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
 
+from mier_service.errors import Reason
 from mier_service.offload import BoundedPool
 from mier_service.store_figures import StoreFigures
 from mier_service.values import AdaptationValue, OperationState, Promotion
@@ -47,6 +48,7 @@ class Metrics:
 
         call = "Time from a call's arrival to its reply; of a stream, to its end."
         self._call_s = histogram("mier_call_seconds", call, _CALL_S, "transport", "call", "outcome")
+        self._faults = counter("mier_internal_errors", "Calls that ended in an error of the service.", "transport")
         self._under_way = gauge("mier_calls_under_way", "Calls and streams under way.", "transport")
         self._acts = counter("mier_acts", "Actions asked for, alone, in streams or in batches.", "transport", "outcome")
         act = "Time that one action takes within the service, without its transport; batches are not in it."
@@ -92,6 +94,7 @@ class Metrics:
         """What has not happened yet is 0, not unknown: a rate from nothing to one would not be seen."""
         for transport in _TRANSPORTS:
             self._under_way.labels(transport)
+            self._faults.labels(transport)
             self._acts.labels(transport, "OK")
             self._act_s.labels(transport)
         for state in _FINAL:
@@ -109,6 +112,8 @@ class Metrics:
         """`outcome` is OK or the reason of its refusal."""
         self._under_way.labels(transport).dec()
         self._call_s.labels(transport, call, outcome).observe(seconds)
+        if outcome == Reason.INTERNAL.value:
+            self._faults.labels(transport).inc()
 
     def acted(self, transport: str, outcome: str, seconds: float | None = None) -> None:
         """One action, or its refusal; `seconds` of one that was asked for alone."""
