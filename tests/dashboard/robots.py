@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import time
+import itertools
+import threading
 from collections import Counter
 
 import numpy as np
@@ -14,11 +15,10 @@ from tests.contract.conftest import connect
 from tests.contract.server import Server
 
 CALL_S = 60.0
-LEARN_S = 600.0
 CHECKPOINT = "cheetah-vel-ood"
 UPDATES = 20
 STEPS = 200
-ACTS = 100
+ACTS = 50
 _MEAN = ActQuery(deterministic=True, episode=None, step=None)
 
 
@@ -32,29 +32,24 @@ class Robot:
         self._kind = kind
         self._random = np.random.default_rng(seed)
 
-    def live(self, until: float) -> None:
-        """Until that time of the monotonic clock."""
+    def live(self, stop: threading.Event) -> None:
+        """Acts all the while; records, adapts and is fine-tuned in between."""
         transport = connect(self._server, self._kind)
         try:
             session = transport.create_session(CHECKPOINT, 0, None, "", CALL_S)
-            episode = 0
-            while time.monotonic() < until:
-                self._round(transport, session, episode)
-                episode += 1
+            operation: Operation | None = None
+            for episode in itertools.count():
+                if stop.is_set():
+                    return
+                self._act(transport, session)
+                transport.submit_transitions(session.id, self._trajectory(session, episode), "", CALL_S)
+                transport.adapt(session.id, Window(last_steps=2 * STEPS), "", CALL_S)
+                self.tally += Counter(submits=1, adaptations=1)
+                operation = self._learn(transport, session, operation, episode)
         except Exception as error:
             self.fault = error
         finally:
             transport.close()
-
-    def _round(self, transport: Transport, session: Session, episode: int) -> None:
-        self._act(transport, session)
-        transport.submit_transitions(session.id, self._trajectory(session, episode), "", CALL_S)
-        transport.adapt(session.id, Window(last_steps=2 * STEPS), "", CALL_S)
-        operation = transport.finetune(session.id, UPDATES, episode, "", CALL_S)
-        self._act(transport, session)
-        self._watch(transport, operation)
-        transport.roll_back(session.id, "what came before was better", "", CALL_S)
-        self.tally += Counter(submits=1, adaptations=1, decisions=1)
 
     def _act(self, transport: Transport, session: Session) -> None:
         stream = transport.open_act_stream()
@@ -69,9 +64,20 @@ class Robot:
             self.tally["refusals"] += 1
         self.tally["acts"] += 2 * ACTS
 
-    def _watch(self, transport: Transport, operation: Operation) -> None:
-        *_, last = transport.watch_operation(operation.id, LEARN_S)
-        self.tally[f"fine-tunes {last.state.value}"] += 1
+    def _learn(
+        self, transport: Transport, session: Session, operation: Operation | None, seed: int
+    ) -> Operation | None:
+        """One fine-tune after the other, each undone by hand once it is over."""
+        if operation is None:
+            return transport.finetune(session.id, UPDATES, seed, "", CALL_S)
+        now = transport.get_operation(operation.id, CALL_S)
+        if not now.state.final:
+            return operation
+        self.tally[f"fine-tunes {now.state.value}"] += 1
+        self.tally["fine-tunes"] += 1
+        transport.roll_back(session.id, "what came before was better", "", CALL_S)
+        self.tally["decisions"] += 1
+        return None
 
     def _trajectory(self, session: Session, episode: int) -> TransitionBatch:
         environment = session.environment
