@@ -7,6 +7,7 @@ for, or comes from the last look of `Monitor`. Reading them touches neither the 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from importlib.metadata import version
 
 from prometheus_client import (
@@ -57,13 +58,16 @@ class Metrics:
         def gauge(name: str, what: str, *labels: str) -> Gauge:
             return Gauge(name, what, labels, registry=registry)
 
+        # Of what is counted at control rate the series are kept: looking one up takes longer than counting.
         call = "Time from a call's arrival to its reply; of a stream, to its end."
-        self._call_s = histogram("mier_call_seconds", call, _CALL_S, "transport", "call", "outcome")
+        self._call_s = cache(histogram("mier_call_seconds", call, _CALL_S, "transport", "call", "outcome").labels)
         self._faults = counter("mier_internal_errors", "Calls that ended in an error of the service.", "transport")
-        self._under_way = gauge("mier_calls_under_way", "Calls and streams under way.", "transport")
-        self._acts = counter("mier_acts", "Actions asked for, alone, in streams or in batches.", "transport", "outcome")
+        self._under_way = cache(gauge("mier_calls_under_way", "Calls and streams under way.", "transport").labels)
+        self._acts = cache(
+            counter("mier_acts", "Actions asked for, alone, in streams or in batches.", "transport", "outcome").labels
+        )
         act = "Time that one action takes within the service, without its transport; batches are not in it."
-        self._act_s = histogram("mier_act_seconds", act, _CALL_S, "transport")
+        self._act_s = cache(histogram("mier_act_seconds", act, _CALL_S, "transport").labels)
         self._stored = counter("mier_transitions_stored", "Transitions made durable.")
         adapt = "Time that a context adaptation computes, without waiting and storing."
         self._adapt_s = histogram("mier_adapt_seconds", adapt, _CALL_S)
@@ -94,7 +98,7 @@ class Metrics:
         self._policies = gauge("mier_policies_loaded", "Policies in memory.")
         self._checkpoints = gauge("mier_checkpoint_info", "1 for each usable checkpoint.", "checkpoint", "hash")
 
-        self._store_s = histogram("mier_store_seconds", "Time that a transaction takes.", _CALL_S, "kind")
+        self._store_s = cache(histogram("mier_store_seconds", "Time that a transaction takes.", _CALL_S, "kind").labels)
         self._store_failures = counter("mier_store_failures", "Transactions that the storage failed.", "kind")
         self._sessions = gauge("mier_sessions", "Sessions in the store.", "state")
         self._transitions = gauge("mier_store_transitions", "Transitions in the store.")
@@ -106,33 +110,33 @@ class Metrics:
     def _begin_at_zero(self) -> None:
         """What has not happened yet is 0, not unknown: a rate from nothing to one would not be seen."""
         for transport in _TRANSPORTS:
-            self._under_way.labels(transport)
+            self._under_way(transport)
             self._faults.labels(transport)
-            self._acts.labels(transport, "OK")
-            self._act_s.labels(transport)
+            self._acts(transport, "OK")
+            self._act_s(transport)
         for state in _FINAL:
             self._finetune_s.labels(state)
         for promotion in Promotion:
             self._verdicts.labels(promotion.value)
         for kind in ("read", "write"):
-            self._store_s.labels(kind)
+            self._store_s(kind)
             self._store_failures.labels(kind)
 
     def call_began(self, transport: str) -> None:
-        self._under_way.labels(transport).inc()
+        self._under_way(transport).inc()
 
     def call_ended(self, transport: str, call: str, outcome: str, seconds: float) -> None:
         """`outcome` is OK or the reason of its refusal."""
-        self._under_way.labels(transport).dec()
-        self._call_s.labels(transport, call, outcome).observe(seconds)
+        self._under_way(transport).dec()
+        self._call_s(transport, call, outcome).observe(seconds)
         if outcome == Reason.INTERNAL.value:
             self._faults.labels(transport).inc()
 
     def acted(self, transport: str, outcome: str, seconds: float | None = None) -> None:
         """One action, or its refusal; `seconds` of one that was asked for alone."""
-        self._acts.labels(transport, outcome).inc()
+        self._acts(transport, outcome).inc()
         if seconds is not None:
-            self._act_s.labels(transport).observe(seconds)
+            self._act_s(transport).observe(seconds)
 
     def adapted(self, value: AdaptationValue) -> None:
         found = value.model_context
@@ -169,7 +173,7 @@ class Metrics:
 
     def store_call(self, kind: str, seconds: float, failed: bool) -> None:
         """A transaction ended; `kind` is read or write."""
-        self._store_s.labels(kind).observe(seconds)
+        self._store_s(kind).observe(seconds)
         if failed:
             self._store_failures.labels(kind).inc()
 
