@@ -27,7 +27,8 @@ from mier_service.store_figures import StoreFigures
 from mier_service.values import AdaptationValue, OperationState, Promotion
 from mier_service.worker_news import Ended, News, Progress
 
-disable_created_metrics()  # a third of all series, which nobody asks for
+# A third of all series, which nobody asks for.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 _CALL_S = (
     50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 2e-3, 5e-3, 10e-3, 20e-3, 50e-3, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0,
 )  # fmt: skip

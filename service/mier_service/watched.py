@@ -76,7 +76,7 @@ def _watch(
             raise
         if single_act:
             metrics.acted(_transport(), "OK", time.perf_counter() - started_s)
-        elif isinstance(result, list):
+        elif span_name == "acting.act_batch":
             for outcome in result:
                 metrics.acted(_transport(), outcome.reason.value if isinstance(outcome, ServiceError) else "OK")
         elif isinstance(result, AdaptationValue):

@@ -92,6 +92,7 @@ class Worker:
 
     def work_once(self) -> bool:
         """Takes one operation as far as it goes; False if none waits."""
+        begin(None)
         now_s = self._storage.clock()
         with self._storage.store.write() as c:
             row = store_operations.claim(c, now_s, self._config.lease_s)
@@ -130,7 +131,6 @@ class Worker:
             except Exception as error:
                 log.exception("fine_tune_failed")
                 self._fail(job, _failure(error))
-        begin(None)
         return True
 
     def _learn(self, job: Job) -> int:

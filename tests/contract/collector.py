@@ -13,7 +13,7 @@ import grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as pb
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as pb_grpc
 
-WITHIN_S = 120.0
+WITHIN_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def collecting() -> Iterator[Collector]:
     """On a free port of this machine."""
     collector = Collector()
     server = grpc.server(ThreadPoolExecutor(2))
-    pb_grpc.add_TraceServiceServicer_to_server(collector, server)
+    pb_grpc.add_TraceServiceServicer_to_server(collector, server)  # type: ignore[no-untyped-call]
     collector.endpoint = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
     try:

@@ -42,7 +42,8 @@ EXCLUDED = (
     "not_a_server_error",  # stricter here: 503 is allowed, as a problem with Retry-After
     "ignored_auth",  # `test_access` walks every route with every kind of key
 )
-_WITHIN_LIMITS = ("POST /act", "POST /act/batch", "POST /adapt", "POST /transitions")
+_INFER = "POST /v2/models/{session_id}/infer"
+_WITHIN_LIMITS = ("POST /act", "POST /act/batch", "POST /adapt", "POST /transitions", _INFER)
 
 
 def is_limited(case: Case) -> bool:
@@ -151,6 +152,12 @@ class Aim:
                 self._fit(body, "observation", (tiny.OBSERVATION_DIM,))
             else:
                 self._aim_rows(body, 1 + self._drawn("rows", 60))
+            inputs = body.get("inputs")
+            for tensor in inputs if isinstance(inputs, list) else ():
+                if isinstance(tensor, dict) and "data" in tensor:
+                    rows = 1 + self._drawn("rows", 3)
+                    self._fit(tensor, "data", (rows, tiny.OBSERVATION_DIM))
+                    tensor["shape"] = [rows, tiny.OBSERVATION_DIM]
         if single and body.get("deterministic") is False and self._drawn("exploring", 4):
             for name in ("episode", "step"):
                 if body.get(name) is None:

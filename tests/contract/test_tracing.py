@@ -137,8 +137,8 @@ def test_a_stream_does_not_become_one_endless_trace(traced: Traced) -> None:
 
 
 def test_nothing_is_traced_that_nobody_asked_for(traced: Traced, transport: Transport) -> None:
-    """The ratio is 0, so only requests with a trace of their own are. Broken on purpose: with `ParentBased` away, and
-    with a tracer for upkeep, other traces came."""
+    """The ratio is 0, so only requests with a trace of their own are. Broken on purpose: with a ratio of 1 whatever is
+    asked for, the session's creation came."""
     session = transport.create_session(REWARD, 7, None, "", CALL_S)
     transport.act(session.id, OBSERVATION, MEAN, CALL_S)
     with ROBOT.start_as_current_span("robot") as robot:
