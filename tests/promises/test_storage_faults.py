@@ -111,7 +111,7 @@ def test_probes_say_that_the_store_cannot_be_written(machine: Machine, transport
     assert machine.at is not None
     session = transport.create_session(REWARD, 0, None, "", CALL_S)
     with channel(machine.at.grpc) as calls, httpx.Client(base_url=machine.at.http, trust_env=False) as http:
-        news = HealthStub(calls).Watch(HealthCheckRequest(), timeout=CALL_S)
+        news = HealthStub(calls).Watch(HealthCheckRequest(), timeout=LEARN_S)
         assert next(news).status == HealthCheckResponse.SERVING
         with full_disk(machine):
             assert next(news).status == HealthCheckResponse.NOT_SERVING
