@@ -18,6 +18,12 @@ def _interruptible() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """What tests marked `anyio` run on: the event loop that gRPC knows."""
+    return "asyncio"
+
+
 @pytest.fixture
 def tried(record_property: Callable[[str, object], None]) -> Iterator[Tried]:
     """Counts inputs; the count goes to the report of the test as the property `tried`."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -28,6 +27,7 @@ from mier_service.errors import Reason, ServiceError, Violation, invalid
 from mier_service.files import ContentFiles, DamagedFile
 from mier_service.offload import BoundedPool
 from mier_service.policies import Policy, PolicyCache
+from mier_service.ready_sessions import Active, ReadySessions
 from mier_service.store import Store, storage_unavailable
 from mier_service.values import MAX_INDEX, SessionValue, VersionValue
 
@@ -35,7 +35,7 @@ FloatArray = npt.NDArray[np.float32]
 
 MAX_BATCH = 1024
 _MAX_CATCH_UPS = 20
-_MAY_PASS = (Reason.STORAGE_UNAVAILABLE, Reason.VERSION_UNUSABLE, Reason.OVERLOADED)
+_MAY_PASS = (Reason.STORAGE_UNAVAILABLE, Reason.VERSION_UNUSABLE, Reason.OVERLOADED, Reason.TOO_MANY_CALLS)
 """Why a load may fail though the session is there."""
 _log = structlog.get_logger(__name__)
 _MAX_ROWS_ON_LOOP = 32
@@ -66,26 +66,6 @@ class Action:
     """The newest model context's."""
 
 
-@dataclass(frozen=True)
-class Active:
-    """What a session acts with now."""
-
-    number: int
-    weights_hash: str
-    seed: int
-    observation_dim: int
-    action_dim: int
-    context: FloatArray
-    """[1, context_dim]"""
-    policy: Policy
-    model_context: int
-    """Number of the newest."""
-    ood_percentile: float | None
-    """Its percentile."""
-    in_place_of: int | None = None
-    """The version that should act, whose file is damaged."""
-
-
 @dataclass
 class _Flight:
     """A load that is under way; stale once another change came in the meantime."""
@@ -101,16 +81,16 @@ class Acting:
         self,
         store: Store,
         onnx_files: ContentFiles,
-        policies: PolicyCache,
+        ready: ReadySessions,
         pool: BoundedPool,
-        max_active_sessions: int,
+        max_batch: int = MAX_BATCH,
     ) -> None:
         self._store = store
         self._onnx_files = onnx_files
-        self._policies = policies
+        self._policies = PolicyCache()
         self._pool = pool
-        self._max_active_sessions = max_active_sessions
-        self._active: OrderedDict[str, Active] = OrderedDict()
+        self._max_batch = max_batch
+        self._active = ready
         self._flights: dict[str, _Flight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._acted: set[str] = set()
@@ -127,8 +107,8 @@ class Acting:
     async def act_batch(self, calls: list[ActCall | ServiceError]) -> list[Action | ServiceError]:
         """One outcome for each call, in order; sessions on the same weights act in one run. A call that could not
         be read is passed as its error, and handed back."""
-        if not 1 <= len(calls) <= MAX_BATCH:
-            raise invalid("requests", f"expected 1 to {MAX_BATCH} requests, got {len(calls)}")
+        if not 1 <= len(calls) <= self._max_batch:
+            raise invalid("requests", f"expected 1 to {self._max_batch} requests, got {len(calls)}")
         outcomes: list[Action | ServiceError | None] = [None] * len(calls)
         groups: dict[int, list[tuple[int, Active, FloatArray, FloatArray]]] = {}
         for index, call in enumerate(calls):
@@ -211,6 +191,11 @@ class Acting:
         return len(self._active)
 
     @property
+    def policies(self) -> int:
+        """Policies that they act with."""
+        return len(self._policies)
+
+    @property
     def behind(self) -> int:
         """Sessions whose active version could not be loaded."""
         return len(self._behind)
@@ -230,7 +215,7 @@ class Acting:
 
     def forget(self, session_id: str) -> None:
         """The session is deleted."""
-        self._active.pop(session_id, None)
+        self._active.remove(session_id)
         self._acted.discard(session_id)
         self._behind.discard(session_id)
         if flight := self._flights.get(session_id):
@@ -247,25 +232,22 @@ class Acting:
                 active = await self._pool.run(self._read, session_id)
                 if not flight.stale:
                     break
-            self._active[session_id] = active
             self._behind.discard(session_id)
             if active.in_place_of is not None:
                 self._behind.add(session_id)
-            while len(self._active) > self._max_active_sessions:
-                self._behind.discard(self._active.popitem(last=False)[0])
+            self._behind -= self._active.put(session_id, active)
             flight.done.set_result(active)
         except Exception as error:
             if isinstance(error, ServiceError) and error.reason in _MAY_PASS and session_id in self._active:
                 self._behind.add(session_id)
             else:
-                self._active.pop(session_id, None)
+                self._active.remove(session_id)
             flight.done.set_exception(error)
         finally:
             del self._flights[session_id]
 
     def _touch(self, session_id: str) -> None:
-        if session_id in self._active:
-            self._active.move_to_end(session_id)
+        self._active.touch(session_id)
         self._acted.add(session_id)
 
     def _read(self, session_id: str) -> Active:
@@ -278,15 +260,17 @@ class Acting:
             if error.reason is not Reason.VERSION_UNUSABLE:
                 raise
             _log.error("version_unusable", session=session_id, version=version.number, detail=error.detail)
-            return self._load_parent(session, version, error)
+            return self._load_parent(session, version, onnx_hash, error)
 
-    def _load_parent(self, session: SessionValue, damaged: VersionValue, error: ServiceError) -> Active:
+    def _load_parent(
+        self, session: SessionValue, damaged: VersionValue, damaged_hash: str, error: ServiceError
+    ) -> Active:
         """The nearest parent that is whole; raises `error` if there is none."""
         version = damaged
         while version.parent:
             with self._store.read() as c:
                 version, onnx_hash = store_sessions.get_version(c, session.id, version.parent)
-            if version.weights_hash == damaged.weights_hash:
+            if onnx_hash == damaged_hash:
                 continue
             with contextlib.suppress(ServiceError):
                 return self._load_version(session, version, onnx_hash, in_place_of=damaged.number)
@@ -298,11 +282,12 @@ class Acting:
         policy = _open(
             session.id,
             version.number,
-            lambda: self._policies.get(version.weights_hash, lambda: self._onnx_files.get(onnx_hash)),
+            lambda: self._policies.get(onnx_hash, lambda: self._onnx_files.get(onnx_hash)),
         )
         return Active(
             number=version.number,
             weights_hash=version.weights_hash,
+            onnx_hash=onnx_hash,
             seed=session.seed,
             observation_dim=session.environment.observation_dim,
             action_dim=session.environment.action_dim,

@@ -16,6 +16,7 @@ from typing import IO, Any
 import structlog
 import torch
 import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mier_service.access.gate import Gate
 from mier_service.access.guarded import GuardedCore
@@ -36,6 +37,7 @@ from mier_service.http import Guard, build_app
 from mier_service.http_protocol import HttpProtocol
 from mier_service.http_routes import build_router
 from mier_service.inference import build_inference
+from mier_service.key_bounds import CallsUnderWay, KeyBounds
 from mier_service.learning import Learning
 from mier_service.lifecycle import Lifecycle, Phase
 from mier_service.lineage import Lineage
@@ -44,9 +46,11 @@ from mier_service.metrics import Metrics
 from mier_service.monitor import Monitor
 from mier_service.moving import Moving
 from mier_service.offload import BoundedPool
-from mier_service.policies import PolicyCache
+from mier_service.openpi import OpenpiEndpoint
+from mier_service.ready_sessions import ReadySessions
 from mier_service.recording import Recording
 from mier_service.retention import Retention
+from mier_service.self_adapting import SelfAdapting
 from mier_service.sessions import Sessions
 from mier_service.storage import Storage
 from mier_service.tls import load_tls
@@ -57,6 +61,7 @@ from mier_service.workers import Workers
 _log = structlog.get_logger(__name__)
 _BACKLOG = 2048
 _CATCH_UP_EVERY_S = 2.0
+_LOOK_EVERY_S = 0.02
 _CLOSE_WITHIN_S = 5.0
 """After the drain: what threads still do by then has no caller any more."""
 _SWITCH_INTERVAL_S = 0.001
@@ -69,6 +74,20 @@ class _HttpServer(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def calls_ended(self, until_s: float) -> None:
+        """Waits for a moment without a call under way, but not beyond that time of the event loop. A WebSocket would be
+        a call for as long as it is open: these are closed at once."""
+        for connection in list(self.server_state.connections):
+            if not isinstance(connection, HttpProtocol):
+                connection.shutdown()
+        while self.server_state.tasks and asyncio.get_running_loop().time() < until_s:
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+    def end(self, within_s: float) -> None:
+        """Takes no more connections; calls under way may end within that time."""
+        self.config.timeout_graceful_shutdown = max(1, round(within_s))
+        self.should_exit = True
 
 
 class Service:
@@ -87,22 +106,28 @@ class Service:
         self._metrics = Metrics()
         self._checkpoints = Checkpoints(config.checkpoints)
         # Pools may wait for each other's connections, so there is one for every thread.
-        self._storage = Storage(config.data, connections=config.store_threads + 5, clock=time.time)
+        bounds = KeyBounds(
+            calls=config.max_calls_per_key,
+            sessions=config.max_sessions_per_key,
+            fine_tunes=config.max_finetunes_per_key,
+            stored_bytes=config.max_stored_bytes_per_key,
+        )
+        calls_under_way = CallsUnderWay(bounds)
+        self._storage = Storage(config.data, connections=config.store_threads + 5, clock=time.time, bounds=bounds)
         self._store_pool = BoundedPool("store", config.store_threads, config.store_queue)
         self._adapt_pool = BoundedPool("adapt", 1, config.adapt_queue)
         self._decode_pool = BoundedPool("decode", 1, config.store_queue)
-        self._poll_pool = BoundedPool("poll", 1, 4)
-        self._upkeep_pool = BoundedPool("upkeep", 1, 4)
+        self._poll_pool = BoundedPool("poll", 1, 4, shared=False)
+        self._upkeep_pool = BoundedPool("upkeep", 1, 4, shared=False)
         # Alone: what asks whether the store can be written must not wait behind those who found that it cannot.
-        self._monitor_pool = BoundedPool("monitor", 1, 0)
+        self._monitor_pool = BoundedPool("monitor", 1, 0, shared=False)
         self._changes = Changes(config.max_watchers)
-        self._policies = PolicyCache(config.max_policies)
         self._acting = acting = Acting(
             self._storage.store,
             self._storage.onnx,
-            self._policies,
+            ReadySessions(config.max_active_sessions, config.max_policies),
             self._store_pool,
-            config.max_active_sessions,
+            config.max_act_batch,
         )
         learning = Learning(
             self._storage,
@@ -114,11 +139,13 @@ class Service:
             config.max_queued_operations,
             _new_id,
         )
+        recording = Recording(self._storage, self._store_pool, config.max_batch_steps)
+        self._self_adapting = SelfAdapting(self._storage, self._checkpoints, acting, learning, self._adapt_pool)
         sessions = Sessions(self._storage, self._checkpoints, acting, self._changes, self._store_pool, _new_id)
         self._gate = Gate(self._storage.store, exposure.keys_required, time.time)
         plain = Core(
             sessions,
-            Recording(self._storage, self._store_pool),
+            recording,
             learning,
             acting,
             Lineage(self._storage, acting, self._store_pool),
@@ -126,10 +153,14 @@ class Service:
         )
         core = watched(GuardedCore.of(plain, self._gate), self._metrics)
         self._poller = Poller(
-            self._storage.store, self._changes, self._poll_pool, _refresher(acting), config.poll_every_s
+            self._storage.store,
+            self._changes,
+            self._poll_pool,
+            _refresher(acting, self._self_adapting),
+            config.poll_every_s,
         )
         self._retention = Retention(
-            self._storage, acting, self._upkeep_pool, config.keep_idle_sessions_s, config.sweep_every_s
+            self._storage, acting, self._upkeep_pool, config.keep_idle_sessions_s, config.sweep_every_s, time.monotonic
         )
         self._workers = Workers(
             WorkerConfig(
@@ -137,6 +168,7 @@ class Service:
                 checkpoints=config.checkpoints.absolute(),
                 save_every_s=config.finetune_save_every_s,
                 lease_s=config.finetune_lease_s,
+                turn_s=config.finetune_turn_s,
                 gate=config.gate,
                 log_level=config.log_level,
                 trace_endpoint=config.trace_endpoint,
@@ -148,7 +180,8 @@ class Service:
             self._metrics.worker_told,
         )
         learning.on_queued = self._workers.wake
-        self._grpc = GrpcServer(core, self._gate, self._metrics, config)
+        recording.on_stored = self._self_adapting.notice
+        self._grpc = GrpcServer(core, self._gate, calls_under_way, self._metrics, config)
         calls = build_router(core, self._decode_pool, self._metrics)
         self._monitor = Monitor(
             self._storage,
@@ -162,19 +195,21 @@ class Service:
         inference = build_inference(core, self._decode_pool, self._monitor)
         self._app = build_app(calls, health, inference, exposure.keys_required)
         self._watch_parts()
-        guard = Guard(self._app, self._lifecycle, self._gate, self._metrics, config)
+        guard = Guard(self._app, self._lifecycle, self._gate, calls_under_way, self._metrics, config)
+        openpi = OpenpiEndpoint(core, self._gate, self._lifecycle, self._decode_pool, self._metrics, config)
         secured: dict[str, Any] = tls.uvicorn() if tls else {}
         self._http = _HttpServer(
             uvicorn.Config(
-                guard,
+                _by_kind(guard, openpi),
                 log_config=None,
                 access_log=False,
                 http=HttpProtocol,
                 lifespan="off",
-                ws="none",
+                ws="websockets-sansio",
+                ws_max_size=config.max_body_bytes,
+                ws_per_message_deflate=False,  # a few bytes could become many
                 server_header=False,
                 proxy_headers=False,
-                timeout_graceful_shutdown=max(1, round(config.drain_within_s)),
                 **secured,
             )
         )
@@ -200,6 +235,7 @@ class Service:
             asyncio.create_task(keep_current(self._gate, self._poll_pool, self._config.poll_every_s), name="keys"),
             asyncio.create_task(self._retention.run(), name="upkeep"),
             asyncio.create_task(self._monitor.run(), name="monitor"),
+            asyncio.create_task(self._self_adapting.run(), name="self_adapting"),
             asyncio.create_task(self._acting.catch_up(_CATCH_UP_EVERY_S), name="catching_up"),
         ]
         if not self._stop.is_set():  # it may have been asked to end while it prepared
@@ -246,14 +282,14 @@ class Service:
                 f"there is no checkpoint in {self._config.checkpoints}: give --checkpoints a folder whose "
                 "subfolders have a manifest.json"
             )
-        self._monitor.prepared(*prepare_checkpoints(self._checkpoints, self._storage, self._policies, self._metrics))
+        self._monitor.prepared(*prepare_checkpoints(self._checkpoints, self._storage, self._metrics))
 
     def _watch_parts(self) -> None:
         """Metrics that are looked at when they are asked for."""
         for pool in self._pools:
             self._metrics.watch_pool(pool)
-        acting, policies = self._acting, self._policies
-        self._metrics.watch_memory(lambda: acting.in_memory, lambda: acting.behind, lambda: len(policies))
+        acting = self._acting
+        self._metrics.watch_memory(lambda: acting.in_memory, lambda: acting.behind, lambda: acting.policies)
         self._storage.store.on_done = self._metrics.store_call
 
     @property
@@ -276,14 +312,28 @@ class Service:
         _log.info("ready", **addresses, checkpoints=self._checkpoints.names())
 
     async def _drain(self, http: asyncio.Task[None]) -> None:
-        """Not ready; streams end; calls under way end; workers save and end."""
+        """Not ready; streams end; calls under way end; workers save and end. The HTTP port stays open until then, so
+        that probes hear that it drains, and callers when to come back; a port that is closed says neither."""
         _log.info("draining")
+        clock = asyncio.get_running_loop().time
+        until_s = clock() + self._config.drain_within_s
         await self._enter(Phase.DRAINING)
         self._changes.drain()
-        self._http.should_exit = True
         await asyncio.gather(
-            http, self._grpc.stop(self._config.drain_within_s), self._workers.stop(), return_exceptions=True
+            self._grpc.stop(self._config.drain_within_s),
+            self._workers.stop(),
+            self._http.calls_ended(until_s),
+            return_exceptions=True,
         )
+        self._http.end(max(0.0, until_s - clock()))
+        await asyncio.gather(http, return_exceptions=True)
+
+
+def _by_kind(http: ASGIApp, websocket: ASGIApp) -> ASGIApp:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await (websocket if scope["type"] == "websocket" else http)(scope, receive, send)
+
+    return app
 
 
 def _status(ended: set[asyncio.Task[Any]]) -> int:
@@ -294,8 +344,9 @@ def _status(ended: set[asyncio.Task[Any]]) -> int:
     return 1 if ended else 0
 
 
-def _refresher(acting: Acting) -> Callable[[str], Awaitable[None]]:
+def _refresher(acting: Acting, self_adapting: SelfAdapting) -> Callable[[str], Awaitable[None]]:
     async def refresh(session_id: str) -> None:
+        self_adapting.notice(session_id)
         try:
             await acting.refresh(session_id)
         except ServiceError as error:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 
-_caller: ContextVar[str] = ContextVar("mier_caller", default="anonymous")
+ANONYMOUS = "anonymous"
+_caller: ContextVar[str] = ContextVar("mier_caller", default=ANONYMOUS)
 
 
 def current_caller() -> str:
-    """Name of the caller of the request under way: the id of its key, or `anonymous` where none is asked for. Read on
-    the event loop, in the request's own task."""
+    """Name of the caller of the request under way: the id of its key, or `anonymous` where none is asked for. Read in
+    the request's own task, and in what it has a pool do."""
     return _caller.get()
 
 

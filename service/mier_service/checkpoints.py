@@ -69,10 +69,10 @@ class Checkpoints:
     def export(self, held: HeldCheckpoint) -> bytes:
         """Its own policy for ONNX Runtime; made once, in seconds."""
         with self._lock:
-            onnx = self._exported.get(held.weights_hash)
+            onnx = self._exported.get(held.checkpoint.hash)
             if onnx is None:
                 agent = held.checkpoint.agent
-                onnx = self._exported[held.weights_hash] = onnx_policy.export(PolicyWeights.of(agent), agent)
+                onnx = self._exported[held.checkpoint.hash] = onnx_policy.export(PolicyWeights.of(agent), agent)
             return onnx
 
     def _read(self, name: str) -> HeldCheckpoint:

@@ -85,16 +85,35 @@ class ServeConfig(BaseSettings):
         default=True,
         description="judge fine-tuned policies before they act, where the checkpoint is calibrated; off: each acts",
     )
-    max_queued_operations: int = Field(default=64, ge=1, description="fine-tunes that run or wait, at most")
+    finetune_turn_s: float = Field(
+        default=60.0, gt=0, description="a fine-tune that others wait for gives way after so long, in seconds"
+    )
+    max_queued_operations: int = Field(default=256, ge=1, description="fine-tunes that run or wait, at most")
+
+    max_calls_per_key: int = Field(
+        default=128, ge=1, description="calls and streams of one key under way, HTTP and gRPC together, at most"
+    )
+    max_sessions_per_key: int = Field(
+        default=20_000, ge=1, description="sessions that one key opened and that are not deleted, at most"
+    )
+    max_finetunes_per_key: int = Field(
+        default=64, ge=1, description="fine-tunes that one key asked for and that run or wait, at most"
+    )
+    max_stored_bytes_per_key: int = Field(
+        default=16 * 1024 * _MIB, ge=1, description="bytes that one key's calls have stored, at most"
+    )
 
     max_body_bytes: int = Field(default=16 * _MIB, ge=1024, description="largest request, HTTP and gRPC")
+    max_batch_steps: int = Field(default=50_000, ge=1, description="transitions in one submitted batch, at most")
+    max_act_batch: int = Field(default=1024, ge=1, le=1024, description="acts in one batch, at most")
     max_http_requests: int = Field(default=256, ge=1, description="HTTP requests under way, at most")
+    max_openpi_connections: int = Field(default=256, ge=1, description="robots connected by WebSocket, at most")
     max_grpc_calls: int = Field(default=512, ge=1, description="gRPC calls and streams under way, at most")
     max_watchers: int = Field(default=256, ge=1, description="operations being watched, at most")
     max_active_sessions: int = Field(
         default=4096, ge=1, description="sessions kept ready to act; others are read again"
     )
-    max_policies: int = Field(default=256, ge=1, description="policies kept loaded")
+    max_policies: int = Field(default=256, ge=1, description="policies kept loaded; others are read again")
     store_threads: int = Field(default=4, ge=1, le=64, description="threads for the store")
     store_queue: int = Field(default=256, ge=1, description="calls that may wait for the store")
     adapt_queue: int = Field(default=64, ge=1, description="adaptations that may wait")
@@ -111,6 +130,7 @@ class WorkerConfig(BaseModel):
     checkpoints: Path
     save_every_s: float
     lease_s: float
+    turn_s: float = 60.0
     gate: bool = True
     log_level: str = "INFO"
     trace_endpoint: str | None = None

@@ -42,6 +42,10 @@ class Reason(StrEnum):
     CHECKPOINT_CHANGED = "CHECKPOINT_CHANGED"
     TRANSITION_CONFLICT = "TRANSITION_CONFLICT"
     IDEMPOTENCY_KEY_REUSED = "IDEMPOTENCY_KEY_REUSED"
+    TOO_MANY_CALLS = "TOO_MANY_CALLS"
+    TOO_MANY_SESSIONS = "TOO_MANY_SESSIONS"
+    TOO_MANY_FINE_TUNES = "TOO_MANY_FINE_TUNES"
+    TOO_MUCH_STORED = "TOO_MUCH_STORED"
     OVERLOADED = "OVERLOADED"
     QUEUE_FULL = "QUEUE_FULL"
     DRAINING = "DRAINING"
@@ -89,6 +93,10 @@ RULES: dict[Reason, Rule] = {
     Reason.CHECKPOINT_CHANGED: Rule(409, _C.FAILED_PRECONDITION, "The session's checkpoint is not here any more"),
     Reason.TRANSITION_CONFLICT: Rule(409, _C.ALREADY_EXISTS, "A stored step differs"),
     Reason.IDEMPOTENCY_KEY_REUSED: Rule(409, _C.ALREADY_EXISTS, "The idempotency key belongs to another request"),
+    Reason.TOO_MANY_CALLS: Rule(429, _C.RESOURCE_EXHAUSTED, "The key has too many calls under way", 1),
+    Reason.TOO_MANY_SESSIONS: Rule(429, _C.RESOURCE_EXHAUSTED, "The key has opened too many sessions", 60),
+    Reason.TOO_MANY_FINE_TUNES: Rule(429, _C.RESOURCE_EXHAUSTED, "The key has too many fine-tunes", 10),
+    Reason.TOO_MUCH_STORED: Rule(429, _C.RESOURCE_EXHAUSTED, "The key has stored too much", 60),
     Reason.OVERLOADED: Rule(503, _C.RESOURCE_EXHAUSTED, "Too much is being asked at once", 1),
     Reason.QUEUE_FULL: Rule(503, _C.RESOURCE_EXHAUSTED, "The queue of fine-tunes is full", 10),
     Reason.DRAINING: Rule(503, _C.UNAVAILABLE, "The service is stopping", 5),

@@ -34,6 +34,9 @@ class ContentFiles:
             self.get(name)
         except DamagedFile:
             write_durably(path, data)
+        else:
+            # Whoever put it may have been killed, or not have come, to flush the folder after the rename.
+            sync_folder(self._folder)
         return name
 
     def get(self, name: str) -> bytes:

@@ -22,6 +22,7 @@ from mier_service.config import ServeConfig
 from mier_service.errors import ServiceError
 from mier_service.grpc_answers import Answers, Rpc, request_id
 from mier_service.grpc_wire import Wire
+from mier_service.key_bounds import CallsUnderWay
 from mier_service.metrics import Metrics
 from mier_service.tls import Tls
 
@@ -85,6 +86,14 @@ class AdaptationServicer(pb_grpc.AdaptationServiceServicer):
             return pb.ResumeSessionResponse(session=m.session(session))
 
         return await self._answer("ResumeSession", rpc, work)
+
+    async def SetSessionMode(self, request: pb.SetSessionModeRequest, rpc: Rpc) -> pb.SetSessionModeResponse:
+        async def work() -> pb.SetSessionModeResponse:
+            mode = m.session_mode(request.mode)
+            session = await self._core.sessions.set_mode(request.session_id, mode, request.idempotency_key)
+            return pb.SetSessionModeResponse(session=m.session(session))
+
+        return await self._answer("SetSessionMode", rpc, work)
 
     async def ListVersions(self, request: pb.ListVersionsRequest, rpc: Rpc) -> pb.ListVersionsResponse:
         async def work() -> pb.ListVersionsResponse:
@@ -251,16 +260,21 @@ class AdaptationServicer(pb_grpc.AdaptationServiceServicer):
 class GrpcServer:
     """The server with its health service; belongs to the event loop."""
 
-    def __init__(self, core: GuardedCore, gate: Gate, metrics: Metrics, config: ServeConfig) -> None:
+    def __init__(
+        self, core: GuardedCore, gate: Gate, calls: CallsUnderWay, metrics: Metrics, config: ServeConfig
+    ) -> None:
         self._config = config
         answers = Answers(gate, metrics)
         open_services = (_HEALTH, reflection.SERVICE_NAME)
         self._server = grpc.aio.server(
-            interceptors=[Wire(answers, config.max_grpc_calls, config.max_body_bytes, open_services)],
+            interceptors=[Wire(answers, calls, config.max_grpc_calls, config.max_body_bytes, open_services)],
             # What goes beyond these gRPC refuses by itself, in its own words; up to there `Wire` says what is wrong.
             maximum_concurrent_rpcs=2 * config.max_grpc_calls,
             options=[
                 ("grpc.max_receive_message_length", 2 * config.max_body_bytes),
+                # What a connection has beyond these waits with its caller. Up to there a key's calls are refused by
+                # `Wire`, and those that gRPC has not handed over yet are not so many that others wait long for them.
+                ("grpc.max_concurrent_streams", 2 * config.max_calls_per_key),
                 ("grpc.so_reuseport", 0),  # a port in use is an error, not shared
                 # Peers that died without a word are noticed within half a minute.
                 ("grpc.keepalive_time_ms", 20_000),

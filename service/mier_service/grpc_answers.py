@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 
 from mier_service.access.gate import Gate
 from mier_service.call_watch import CallWatch
+from mier_service.callers import current_caller
 from mier_service.errors import Reason, ServiceError
 from mier_service.metrics import Metrics
 from mier_service.statuses import status_of
@@ -53,7 +54,7 @@ class Answers:
         watch = CallWatch(self._metrics, "grpc", request_id(rpc), _text(rpc), method)
         outcome = "CANCELLED"
         try:
-            self._gate.enter(_authorization(rpc))
+            self.enter(rpc)
             yield
             outcome = "OK"
         except ServiceError as error:
@@ -64,6 +65,11 @@ class Answers:
             await refuse(rpc, _unexpected(call, rpc))
         finally:
             watch.ended(outcome, method, f"gRPC {method}", {"rpc.system": "grpc", "rpc.method": call})
+
+    def enter(self, rpc: Rpc) -> str:
+        """Lets the call in, or refuses it; its caller."""
+        self._gate.enter(_authorization(rpc))
+        return current_caller()
 
     async def none(self, call: str, rpc: Rpc, error: ServiceError) -> NoReturn:
         """The refusal of what reaches no handler; a stranger hears of nothing but the key that is missing."""

@@ -18,6 +18,11 @@ from mier_service.recording import FloatArray, Submission
 from mier_service.statuses import DOMAIN, status_of
 
 _VARIES = {v.VariesValue.REWARD: pb.VARIES_REWARD, v.VariesValue.DYNAMICS: pb.VARIES_DYNAMICS}
+_MODES = {
+    v.SessionMode.OFF: pb.SESSION_MODE_OFF,
+    v.SessionMode.CONTEXT: pb.SESSION_MODE_CONTEXT,
+    v.SessionMode.AUTO: pb.SESSION_MODE_AUTO,
+}
 _SESSION_STATES = {
     v.SessionState.ACTIVE: pb.SESSION_STATE_ACTIVE,
     v.SessionState.PAUSED: pb.SESSION_STATE_PAUSED,
@@ -122,6 +127,14 @@ def model_context(value: v.ModelContextValue) -> pb.ModelContext:
     )
 
 
+def session_mode(number: int) -> v.SessionMode:
+    """Refuses one that is not stated, or unknown."""
+    for value, known in _MODES.items():
+        if int(known) == number:
+            return value
+    raise invalid("mode", f"expected SESSION_MODE_OFF, _CONTEXT or _AUTO, got {number}")
+
+
 def session(value: v.SessionValue) -> pb.Session:
     return pb.Session(
         id=value.id,
@@ -135,6 +148,9 @@ def session(value: v.SessionValue) -> pb.Session:
         transitions_count=value.transitions_count,
         create_time=_time(value.create_time.timestamp()),
         pinned=value.pinned,
+        mode=_MODES[value.mode],
+        task_number=value.task_number,
+        task_start=value.task_start,
     )
 
 
@@ -195,6 +211,7 @@ def operation(value: v.OperationValue) -> pb.Operation:
         attempts=value.attempts,
         create_time=_time(value.create_time.timestamp()),
         update_time=_time(value.update_time.timestamp()),
+        reason=value.reason,
     )
 
 

@@ -21,6 +21,7 @@ from google.protobuf.message import DecodeError, Message
 
 from mier_service.errors import Reason, ServiceError
 from mier_service.grpc_answers import Answers, Rpc, refuse
+from mier_service.key_bounds import CallsUnderWay
 
 T = TypeVar("T")
 _END: Any = grpc.aio.EOF  # type: ignore[attr-defined]
@@ -50,9 +51,15 @@ class Wire(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """Wraps handlers (see the header of this file). `open_services` need no key and are never refused for load."""
 
     def __init__(
-        self, answers: Answers, max_calls: int, max_message_bytes: int, open_services: tuple[str, ...]
+        self,
+        answers: Answers,
+        calls: CallsUnderWay,
+        max_calls: int,
+        max_message_bytes: int,
+        open_services: tuple[str, ...],
     ) -> None:
         self._answers = answers
+        self._calls = calls
         self._max_calls = max_calls
         self._max_message_bytes = max_message_bytes
         self._open_services = open_services
@@ -81,14 +88,14 @@ class Wire(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
         async def one(_: Any, rpc: Rpc) -> Any:
             try:
-                with self._place(is_open):
+                with self._place(is_open, rpc):
                     return await call(await take(rpc), rpc)
             except ServiceError as error:
                 await tell(rpc, error)
 
         async def many(_: Any, rpc: Rpc) -> Any:
             try:
-                with self._place(is_open):
+                with self._place(is_open, rpc):
                     async with aclosing(call(await take(rpc), rpc)) as replies:
                         async for reply in replies:
                             yield reply
@@ -133,15 +140,19 @@ class Wire(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         return checked
 
     @contextmanager
-    def _place(self, is_open: bool) -> Iterator[None]:
-        """A place among the calls under way."""
-        if self._under_way >= self._max_calls and not is_open:
-            raise ServiceError(Reason.OVERLOADED, f"more than {self._max_calls} calls are under way: try again shortly")
-        self._under_way += not is_open
-        try:
+    def _place(self, is_open: bool, rpc: Rpc) -> Iterator[None]:
+        """A place among the calls under way, and among those of its key: before its message is waited for."""
+        if is_open:
             yield
-        finally:
-            self._under_way -= not is_open
+            return
+        if self._under_way >= self._max_calls:
+            raise ServiceError(Reason.OVERLOADED, f"more than {self._max_calls} calls are under way: try again shortly")
+        with self._calls.place(self._answers.enter(rpc)):
+            self._under_way += 1
+            try:
+                yield
+            finally:
+                self._under_way -= 1
 
 
 async def _all(rpc: Rpc) -> Requests[Any]:

@@ -1,8 +1,8 @@
 """The HTTP transport: routes at the root and under /v1, every refusal a problem, nothing unexpected shown.
 
-`Guard` wraps the application: it names the request, counts it, refuses when too many are under way, the service is
-draining or the caller has no key, and turns what nobody caught into a plain problem, with the traceback in the log
-alone.
+`Guard` wraps the application: it names the request, counts it, refuses when too many are under way (in all, or of one
+key), the service is draining or the caller has no key, and turns what nobody caught into a plain problem, with the
+traceback in the log alone.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import structlog
@@ -24,11 +25,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mier_service.access.gate import Gate
 from mier_service.call_watch import CallWatch
+from mier_service.callers import current_caller
 from mier_service.config import ServeConfig
 from mier_service.errors import Reason, ServiceError
 from mier_service.http_bodies import BODIES
 from mier_service.http_links import add_links
 from mier_service.inference import InferBody
+from mier_service.key_bounds import CallsUnderWay
 from mier_service.lifecycle import Lifecycle, Phase
 from mier_service.metrics import Metrics
 from mier_service.problems import Problem, from_validation, problem_response
@@ -106,7 +109,7 @@ def _methods(request: Request) -> str:
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
-    return _respond(request, _internal())
+    return _respond(request, internal_error())
 
 
 def _respond(request: Request, error: ServiceError, headers: Any = None) -> Response:
@@ -143,10 +146,19 @@ def _complete_openapi(app: FastAPI, keys_required: bool) -> None:
 class Guard:
     """Wraps the application (see the header of this file)."""
 
-    def __init__(self, app: ASGIApp, lifecycle: Lifecycle, gate: Gate, metrics: Metrics, config: ServeConfig) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        lifecycle: Lifecycle,
+        gate: Gate,
+        calls: CallsUnderWay,
+        metrics: Metrics,
+        config: ServeConfig,
+    ) -> None:
         self._app = app
         self._lifecycle = lifecycle
         self._gate = gate
+        self._calls = calls
         self._metrics = metrics
         self._max_requests = config.max_http_requests
         self._max_body_bytes = config.max_body_bytes
@@ -154,10 +166,8 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            if scope["type"] == "websocket":
-                await send({"type": "websocket.close", "code": 1003})
             return
-        request_id = _request_id(scope)
+        request_id = request_id_of(scope)
         scope["mier.request_id"] = request_id
         watch = CallWatch(self._metrics, "http", request_id, _text(scope["headers"]))
         status: int | None = None
@@ -171,8 +181,8 @@ class Guard:
 
         self._under_way += 1
         try:
-            self._admit(scope)
-            await self._app(scope, self._limited(receive), named)
+            with self._admitted(scope):
+                await self._app(scope, self._limited(receive), named)
         except ServiceError as error:
             scope["mier.outcome"] = error.reason.value
             await problem_response(error, request_id, path=scope["path"])(scope, receive, named)
@@ -182,26 +192,29 @@ class Guard:
             scope["mier.outcome"] = Reason.INTERNAL.value
             _log.exception("request_failed", method=scope["method"], path=scope["path"])
             if status is None:
-                await problem_response(_internal(), request_id, path=scope["path"])(scope, receive, named)
+                await problem_response(internal_error(), request_id, path=scope["path"])(scope, receive, named)
         finally:
             self._under_way -= 1
             call = getattr(scope.get("endpoint"), "__name__", "none")
             watch.ended(scope.get("mier.outcome", "OK"), call, f"HTTP {call}", _attributes(scope, status))
 
-    def _admit(self, scope: Scope) -> None:
+    def _admitted(self, scope: Scope) -> AbstractContextManager[None]:
+        """Lets the request in, or refuses it; its place among its key's calls, for as long as it takes."""
         for name, value in scope["headers"]:
             if name == b"content-length" and value.isdigit() and int(value) > self._max_body_bytes:
                 raise self._too_large()
         if scope["path"].removeprefix("/v1") in _PROBES:
-            return
+            return nullcontext()
         if self._lifecycle.phase is Phase.DRAINING:
             raise ServiceError(Reason.DRAINING, "the service is stopping: ask again once it is back")
         if self._under_way > self._max_requests:
             raise ServiceError(
                 Reason.OVERLOADED, f"more than {self._max_requests} requests are under way: try again shortly"
             )
-        if scope["path"] not in _DOCS:
-            self._gate.enter(value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization")
+        if scope["path"] in _DOCS:
+            return nullcontext()
+        self._gate.enter(value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization")
+        return self._calls.place(current_caller())
 
     def _limited(self, receive: Receive) -> Receive:
         """A body without a Content-Length is counted as it comes."""
@@ -235,11 +248,13 @@ def _attributes(scope: Scope, status: int | None) -> dict[str, str | int]:
     return {name: value for name, value in known.items() if value is not None}
 
 
-def _internal() -> ServiceError:
+def internal_error() -> ServiceError:
+    """All that a caller is told of what nobody expected."""
     return ServiceError(Reason.INTERNAL, "an error of the service; its log says more")
 
 
-def _request_id(scope: Scope) -> str:
+def request_id_of(scope: Scope) -> str:
+    """The caller's name for the request, if it is one, else a new one."""
     for name, value in scope["headers"]:
         text: str = value.decode("latin-1")
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(text):

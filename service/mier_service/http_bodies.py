@@ -26,6 +26,7 @@ from mier_service.values import (
     OOD_PERCENTILE,
     WHOLE,
     Given,
+    SessionMode,
     Value,
     WindowValue,
 )
@@ -175,6 +176,12 @@ class ActBody(Body):
     def call(self) -> ActCall:
         observation = _array(self.observation, "observation")
         return ActCall(self.session_id, observation, self.deterministic, self.episode, self.step)
+
+
+class ModeBody(Body):
+    """Asks a session to adapt by itself, or not to."""
+
+    mode: SessionMode = Field(description="off, context or auto.", examples=["auto"])
 
 
 class ActBatchBody(Body):

@@ -25,7 +25,7 @@ PageToken = Annotated[str, Query(max_length=100, description="next_page_token of
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """OpenAPI's description of the problems that a route may answer with."""
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    always = (400, 401, 403, 413, 422, 500, 503)
+    always = (400, 401, 403, 413, 422, 429, 500, 503)
     return {
         status: {"description": "Refused; the problem says why.", "content": content}
         for status in sorted({*always, *statuses})

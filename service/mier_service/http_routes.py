@@ -26,6 +26,7 @@ from mier_service.http_bodies import (
     AdaptBody,
     CreateSessionBody,
     FineTuneBody,
+    ModeBody,
     OutcomeError,
     TransitionsBody,
     media_type,
@@ -134,6 +135,18 @@ def _add_sessions(router: APIRouter, core: GuardedCore, pool: BoundedPool) -> No
     async def resume_session(session_id: str, key: Key = "") -> SessionValue:
         """Lets learning go on."""
         return await core.sessions.resume(session_id, key)
+
+    @router.post(
+        "/sessions/{session_id}/mode",
+        tags=tags,
+        openapi_extra=request_body((JSON, ModeBody)),
+        responses=refusals(404, 409, 415),
+    )
+    async def set_session_mode(session_id: str, request: Request, key: Key = "") -> SessionValue:
+        """Whether the session adapts by itself, from the next transitions on."""
+        media_type(request, (JSON,))
+        body = await read_json(request, ModeBody, pool)
+        return await core.sessions.set_mode(session_id, body.mode, key)
 
     @router.get("/sessions/{session_id}/versions", tags=tags, responses=refusals(404))
     async def list_versions(session_id: str, page_size: PageSize = 0, page_token: PageToken = "") -> VersionPage:

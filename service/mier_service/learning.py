@@ -13,34 +13,35 @@ import time
 from collections.abc import AsyncIterator, Callable
 
 import numpy as np
+import numpy.typing as npt
 from sqlalchemy import Connection
 
 from mier.adaptation import Adaptation, InsufficientData
 from mier.ood import OodReference
 from mier.types import Transitions
 from mier.warm_start import policy_context_after
-from mier_service import store_keys, store_operations, store_promotions, store_sessions, store_transitions, tracing
+from mier_service import store_keys, store_operations, store_sessions, store_transitions, tracing
 from mier_service.acting import Acting
+from mier_service.callers import current_caller
 from mier_service.calls import current_call
+from mier_service.carry_through import carry_through
 from mier_service.changes import Changes
 from mier_service.checkpoints import Checkpoints, HeldCheckpoint
 from mier_service.errors import Reason, ServiceError, invalid
+from mier_service.key_bounds import Room
 from mier_service.offload import BoundedPool
+from mier_service.publishing import publish_context
 from mier_service.sessions import require_seed
 from mier_service.storage import Storage
 from mier_service.store_keys import Retry
-from mier_service.store_promotions import SERVICE, Why
 from mier_service.transition_rows import RowLayout
 from mier_service.values import (
     AdaptationValue,
     ModelContextValue,
     OperationState,
     OperationValue,
-    Promotion,
-    PromotionKind,
     SessionState,
     SessionValue,
-    VersionOrigin,
     WindowValue,
 )
 
@@ -78,21 +79,29 @@ class Learning:
         """Infers the model context from the window's transitions, starting at the prior."""
         require_window(window)
         retry = Retry.of(key, "Adapt", session_id, window.model_dump_json())
-        value = await self._adapt_pool.run(self._adapt, session_id, window, retry)
-        # Not only where a version was published: actions tell the newest context's percentile, too.
-        await self._acting.refresh_if_behind(session_id, value.active_version.number, value.model_context.number)
-        return value
 
-    async def fine_tune(self, session_id: str, updates: int | None, seed: int, key: str) -> OperationValue:
-        """Queues a fine-tune from the active version's weights on all transitions of this moment."""
+        async def act_with(value: AdaptationValue) -> None:
+            # Not only where a version was published: actions tell the newest context's percentile, too.
+            await self._acting.refresh_if_behind(session_id, value.active_version.number, value.model_context.number)
+
+        return await carry_through(self._adapt_pool, act_with, self._adapt, session_id, window, retry)
+
+    async def fine_tune(
+        self, session_id: str, updates: int | None, seed: int, key: str, reason: str = ""
+    ) -> OperationValue:
+        """Queues a fine-tune from the active version's weights on all transitions of the present task."""
         require_seed(seed)
         if updates is not None and not 1 <= updates <= MAX_UPDATES:
             raise invalid("updates", f"expected 1 <= updates <= {MAX_UPDATES}, got {updates}")
         retry = Retry.of(key, "FineTune", session_id, str(updates), str(seed))
-        value = await self._store_pool.run(self._fine_tune, session_id, updates, seed, retry)
-        self._changes.expect(value.id)
-        self.on_queued()
-        return value
+
+        async def tell_workers(value: OperationValue) -> None:
+            self._changes.expect(value.id)
+            self.on_queued()
+
+        return await carry_through(
+            self._store_pool, tell_workers, self._fine_tune, session_id, updates, seed, retry, reason
+        )
 
     async def operation(self, operation_id: str) -> OperationValue:
         value = await self._store_pool.run(self._operation, operation_id)
@@ -104,9 +113,11 @@ class Learning:
     async def cancel(self, operation_id: str, key: str) -> OperationValue:
         """Asks it to stop; a final one is returned as it is."""
         retry = Retry.of(key, "CancelOperation", operation_id)
-        value = await self._store_pool.run(self._cancel, operation_id, retry)
-        self._changes.tell(operation_id)
-        return value
+
+        async def tell_watchers(_: OperationValue) -> None:
+            self._changes.tell(operation_id)
+
+        return await carry_through(self._store_pool, tell_watchers, self._cancel, operation_id, retry)
 
     async def watch(self, operation_id: str) -> AsyncIterator[OperationValue]:
         """The operation now and at each change, the final state last."""
@@ -132,13 +143,7 @@ class Learning:
                 return AdaptationValue.model_validate_json(earlier)
             session = store_sessions.get_session(c, session_id)
             require_learning(session)
-            rows = store_transitions.read(c, session_id, layout_of(session), window)
-        if len(rows) > MAX_WINDOW_STEPS:
-            raise invalid(
-                "window",
-                f"the window holds {len(rows)} transitions, at most {MAX_WINDOW_STEPS} may be used: "
-                "set window.last_steps",
-            )
+            rows = _rows(c, session, window)
         held = self._checkpoints.get(session.checkpoint, session.checkpoint_hash)
         started_s = time.perf_counter()
         transitions = layout_of(session).transitions(rows)
@@ -153,42 +158,24 @@ class Learning:
                 number = store_sessions.newest_model_context(write.c, session_id).number + 1
                 context = context_value(number, found, window, now_s, reference)
                 write.reply = self._record(write.c, session_id, context, own.tolist(), elapsed_ms)
+                write.added(session_id, rows=3 if write.reply.published else 1)
         return write.result
 
     def _record(
-        self,
-        c: Connection,
-        session_id: str,
-        context: ModelContextValue,
-        policy_context: list[float],
-        elapsed_ms: float,
+        self, c: Connection, session_id: str, context: ModelContextValue, policy_context: list[float], elapsed_ms: float
     ) -> AdaptationValue:
         session = store_sessions.get_session(c, session_id)
         require_learning(session)  # it may have been paused while this was computed
-        store_sessions.add_model_context(c, session_id, context)
-        store_sessions.touch(c, {session_id}, context.create_time.timestamp())
-        active, onnx_hash = store_sessions.get_version(c, session_id, session.active_version)
-        published = active.origin is not VersionOrigin.FINE_TUNE and not session.pinned
-        if published:
-            active = active.model_copy(
-                update={
-                    "number": store_sessions.newest_version_number(c, session_id) + 1,
-                    "parent": active.number,
-                    "policy_context": policy_context,
-                    "model_context_number": context.number,
-                    "origin": VersionOrigin.ADAPT,
-                    "promotion": Promotion.UNGATED,
-                    "transitions_used": context.transitions_used,
-                    "create_time": context.create_time,
-                }
-            )
-            store_sessions.add_version(c, session_id, active, onnx_hash)
-            reason = f"adapted to {context.transitions_used} transitions"
-            why = Why(PromotionKind.PUBLISH, SERVICE, reason, context.create_time.timestamp())
-            store_promotions.swap(c, session, active, why)
-        return AdaptationValue(model_context=context, active_version=active, published=published, elapsed_ms=elapsed_ms)
+        before = session.active_version
+        active = publish_context(c, session, context, policy_context)
+        return AdaptationValue(
+            model_context=context,
+            active_version=active,
+            published=active.number != before,
+            elapsed_ms=elapsed_ms,
+        )
 
-    def _fine_tune(self, session_id: str, updates: int | None, seed: int, retry: Retry) -> OperationValue:
+    def _fine_tune(self, session_id: str, updates: int | None, seed: int, retry: Retry, reason: str) -> OperationValue:
         with self._storage.store.read() as c:
             if earlier := store_keys.earlier_reply(c, retry):
                 return OperationValue.model_validate_json(earlier)
@@ -200,9 +187,10 @@ class Learning:
             if write.earlier is None:
                 session = require_same_checkpoint(write.c, session)
                 require_learning(session)
-                require_data(session.transitions_count, configuration.adapt.min_transitions)
+                require_data(session.transitions_count - session.task_start, configuration.adapt.min_transitions)
                 self._require_room(write.c, session_id)
-                write.reply = self._queue(write.c, session, total, seed)
+                write.added(session_id, rows=1)
+                write.reply = self._queue(write.c, session, total, seed, reason)
         return write.result
 
     def _require_room(self, c: Connection, session_id: str) -> None:
@@ -211,6 +199,7 @@ class Learning:
                 Reason.OPERATION_IN_PROGRESS,
                 f"operation {running} is fine-tuning this session: wait for it, or cancel it first",
             )
+        self._storage.bounds.require_fine_tune(store_operations.count_unfinished(c, current_caller()))
         queued = store_operations.count_unfinished(c)
         if queued >= self._max_queued_operations:
             raise ServiceError(
@@ -219,7 +208,7 @@ class Learning:
                 "try again later",
             )
 
-    def _queue(self, c: Connection, session: SessionValue, updates: int, seed: int) -> OperationValue:
+    def _queue(self, c: Connection, session: SessionValue, updates: int, seed: int, reason: str) -> OperationValue:
         now = store_sessions.to_time(self._storage.clock())
         operation = OperationValue(
             id=self._new_id(),
@@ -229,20 +218,24 @@ class Learning:
             updates_done=0,
             updates_total=updates,
             seed=seed,
-            transitions_used=session.transitions_count,
+            transitions_used=session.transitions_count - session.task_start,
             start_version=session.active_version,
             result_version=0,
             attempts=0,
             create_time=now,
             update_time=now,
+            reason=reason,
         )
         newest = store_transitions.last_batch_row(c, session.id)
+        context_number = session.model_context.number
         call = current_call()
         store_operations.add(
             c,
             operation,
+            session.task_start,
             newest,
-            session.model_context.number,
+            context_number,
+            current_caller(),
             request_id=None if call is None else call.request_id,
             trace_context=tracing.carried(),
         )
@@ -254,9 +247,14 @@ class Learning:
             return store_operations.get(c, operation_id)
 
     def _cancel(self, operation_id: str, retry: Retry) -> OperationValue:
-        with self._storage.once(retry, OperationValue) as write:
+        save_hash = None
+        with self._storage.once(retry, OperationValue, Room.DECISIONS) as write:
             if write.earlier is None:
                 write.reply = store_operations.request_cancel(write.c, operation_id, self._storage.clock())
+                if write.reply.state is OperationState.CANCELLED:
+                    save_hash = store_operations.get_row(write.c, operation_id).save_hash
+        if save_hash is not None:  # no worker is at it, who would drop it
+            self._storage.drop_unused(set(), {save_hash})
         return write.result
 
 
@@ -284,6 +282,24 @@ def require_data(have: int, needed: int) -> None:
         raise ServiceError(
             Reason.INSUFFICIENT_DATA,
             f"expected at least {needed} transitions in the window, got {have}: submit more, or widen the window",
+        )
+
+
+def _rows(c: Connection, session: SessionValue, window: WindowValue) -> npt.NDArray[np.float32]:
+    """[n, width]; all of them are those of the present task. Counted before they are read, which takes memory."""
+    steps = store_transitions.count(c, session.id, window)
+    if window.last_steps is None and window.from_episode is None:
+        steps = max(0, steps - session.task_start)
+        window = WindowValue(last_steps=max(1, steps))
+    require_size(steps)
+    return store_transitions.read(c, session.id, layout_of(session), window)[:steps]
+
+
+def require_size(steps: int) -> None:
+    if steps > MAX_WINDOW_STEPS:
+        raise invalid(
+            "window",
+            f"the window holds {steps} transitions, at most {MAX_WINDOW_STEPS} may be used: set window.last_steps",
         )
 
 

@@ -12,6 +12,9 @@ from __future__ import annotations
 import json
 import math
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, Self
 
@@ -20,9 +23,10 @@ from sqlalchemy import Connection, Row
 
 from mier.finetune import FineTuneMetrics
 from mier.weights import PolicyWeights
-from mier_service import store_operations, store_promotions, store_sessions
+from mier_service import store_operations, store_promotions, store_sessions, store_usage
 from mier_service.config import WorkerConfig
 from mier_service.errors import ServiceError
+from mier_service.key_bounds import ROW_BYTES
 from mier_service.storage import Storage
 from mier_service.store_operations import LeaseLost
 from mier_service.store_promotions import SERVICE, Why
@@ -65,6 +69,8 @@ class Job:
         self._saved = False
         self._storage = storage
         self._lease_s = config.lease_s
+        self._turn_s = config.turn_s
+        self._learns_since_s: float | None = None
         self._stopping = stopping
         self._ended = threading.Event()
         self._lost = threading.Event()
@@ -79,16 +85,26 @@ class Job:
         self._renewer.join()
 
     def check(self) -> None:
-        """Raises `LeaseLost`, or `Interrupted` where it is to stop: cancelled, paused, or the service ends."""
+        """Raises `LeaseLost`, or `Interrupted` where it is to stop: cancelled, paused, its turn is over while
+        others wait, or the service ends."""
         if self._lost.is_set():
             raise LeaseLost(self.id)
         with self._storage.store.read() as c:
             row = store_operations.get_row(c, self.id)
             state = store_sessions.require_session(c, row.session_id)
+            over = self._turn_is_over()
+            others_turn = over and store_operations.another_waits(c, self.id, self._storage.clock())
         if row.cancel_requested:
             raise Interrupted(OperationState.CANCELLED)
-        if state is SessionState.PAUSED or self._stopping.is_set():
+        if state is SessionState.PAUSED or self._stopping.is_set() or others_turn:
             raise Interrupted(OperationState.QUEUED)
+
+    def _turn_is_over(self) -> bool:
+        """From the first look on: the time to load what it needs is not learned in, and may be longer than a turn."""
+        now_s = time.monotonic()
+        if self._learns_since_s is None:
+            self._learns_since_s = now_s
+        return now_s - self._learns_since_s >= self._turn_s
 
     def report(self, metrics: FineTuneMetrics) -> None:
         """Progress, for watchers."""
@@ -155,9 +171,10 @@ class Job:
             Overtaken: that is so, and was not asked for.
         """
         data = weights.to_bytes()
-        with self._storage.store.write() as c:
+        with self._gone_if_undone() as put, self._storage.store.write() as c:
             # Under the write lock, so that no delete of an equal version removes the files in between.
             weights_hash, onnx_hash = self._storage.weights.put(data), self._storage.onnx.put(onnx)
+            put.add((weights_hash, onnx_hash))
             row = store_operations.get_row(c, self.id)
             session = store_sessions.get_session(c, row.session_id)
             if row.cancel_requested:
@@ -190,7 +207,10 @@ class Job:
             store_sessions.add_version(c, session.id, version, onnx_hash)
             store_sessions.touch(c, {session.id}, now_s)  # whoever asked for it should find it
             may_act = promotion in (Promotion.UNGATED, Promotion.PROMOTED)
-            if may_act and same_checkpoint and not session.pinned:
+            acts = may_act and same_checkpoint and not session.pinned
+            # Never refused for what is stored: the fine-tune was accepted. Its key's next write is.
+            store_usage.add(c, row.owner, session.id, (2 if acts else 1) * ROW_BYTES + len(data) + len(onnx))
+            if acts:
                 reason = f"fine-tune {self.id}" + (f"; gate: {gate.reason}" if gate else "")
                 why = Why(PromotionKind.PUBLISH, SERVICE, reason, now_s)
                 store_promotions.swap(c, session, version, why)
@@ -209,6 +229,16 @@ class Job:
 
     def _tell_end(self, state: OperationState, promotion: Promotion | None) -> None:
         tell(Ended(state, max(0.0, self._storage.clock() - self.row.create_time_s), promotion))
+
+    @contextmanager
+    def _gone_if_undone(self) -> Iterator[set[tuple[str, str]]]:
+        """Files (weights, ONNX) that are noted in the set go again where the block fails: no row names them."""
+        put: set[tuple[str, str]] = set()
+        try:
+            yield put
+        except Exception:
+            self._storage.drop_unused(put, set())
+            raise
 
     def _drop_save_if(self, final: bool) -> None:
         if final and self._save_hash is not None:

@@ -14,7 +14,9 @@ from sqlalchemy import Connection
 from mier_service import store_keys, store_promotions, store_sessions
 from mier_service.acting import Acting
 from mier_service.callers import current_caller
+from mier_service.carry_through import carry_through
 from mier_service.errors import Reason, ServiceError, invalid
+from mier_service.key_bounds import Room
 from mier_service.offload import BoundedPool
 from mier_service.pages import decode_token, encode_token, require_page_size
 from mier_service.storage import Storage
@@ -66,9 +68,11 @@ class Lineage:
     ) -> SessionValue:
         require_reason(reason)
         why = Why(kind, current_caller(), reason, self._storage.clock())
-        session = await self._pool.run(self._decide, session_id, version, why, retry)
-        await self._acting.refresh_unless(session_id, session.active_version)
-        return session
+
+        async def act_with(session: SessionValue) -> None:
+            await self._acting.refresh_unless(session_id, session.active_version)
+
+        return await carry_through(self._pool, act_with, self._decide, session_id, version, why, retry)
 
     def _decide(self, session_id: str, version: int | None, why: Why, retry: Retry) -> SessionValue:
         with self._storage.store.read() as c:
@@ -80,14 +84,15 @@ class Lineage:
         # A version never changes and its files stay as long as it does, so this need not hold the write lock.
         if looked_at != session.active_version:
             self._acting.require_usable(session_id, looked_at, onnx_hash)
-        with self._storage.once(retry, SessionValue) as write:
+        with self._storage.once(retry, SessionValue, Room.DECISIONS) as write:
             if write.earlier is None:
                 session = store_sessions.get_session(write.c, session_id)
                 target = _target(write.c, session, version, why.kind)
                 to, onnx_hash = store_sessions.get_version(write.c, session_id, target)
                 if target not in (looked_at, session.active_version):  # something else began to act in between
                     self._acting.require_usable(session_id, target, onnx_hash)
-                _apply(write.c, session, to, why)
+                if _apply(write.c, session, to, why):
+                    write.added(session_id, rows=1)
                 write.reply = store_sessions.get_session(write.c, session_id)
         return write.result
 
@@ -130,7 +135,8 @@ def _target(c: Connection, session: SessionValue, version: int | None, kind: Pro
     return session.active_version if version is None else version
 
 
-def _apply(c: Connection, session: SessionValue, to: VersionValue, why: Why) -> None:
+def _apply(c: Connection, session: SessionValue, to: VersionValue, why: Why) -> bool:
+    """Whether anything changed, which is recorded."""
     pinned = session.pinned if why.kind is PromotionKind.PROMOTE else why.kind is PromotionKind.PIN
     if pinned != session.pinned:
         store_promotions.set_pinned(c, session.id, pinned)
@@ -138,3 +144,4 @@ def _apply(c: Connection, session: SessionValue, to: VersionValue, why: Why) -> 
         store_promotions.swap(c, session, to, why)
     elif pinned != session.pinned:
         store_promotions.record(c, session.id, to.number, to.number, why)
+    return to.number != session.active_version or pinned != session.pinned

@@ -129,6 +129,10 @@ class Metrics:
     def call_ended(self, transport: str, call: str, outcome: str, seconds: float) -> None:
         """`outcome` is OK or the reason of its refusal."""
         self._under_way(transport).dec()
+        self.answered(transport, call, outcome, seconds)
+
+    def answered(self, transport: str, call: str, outcome: str, seconds: float) -> None:
+        """A call, or one message of a connection that stays open."""
         self._call_s(transport, call, outcome).observe(seconds)
         if outcome == Reason.INTERNAL.value:
             self._faults.labels(transport).inc()

@@ -15,6 +15,7 @@ from mier.warm_start import policy_context_after
 from mier_service import store_keys, store_operations, store_promotions, store_sessions, store_transitions
 from mier_service.acting import Acting, FloatArray
 from mier_service.callers import current_caller
+from mier_service.carry_through import carry_through
 from mier_service.checkpoints import Checkpoints, HeldCheckpoint
 from mier_service.environments import require_same
 from mier_service.errors import Reason, ServiceError
@@ -65,9 +66,11 @@ class Moving:
         require_reason(reason)
         retry = Retry.of(key, "MoveSession", session_id, checkpoint, reason)
         why = Why(PromotionKind.MOVE, current_caller(), reason, self._storage.clock())
-        session = await self._adapt_pool.run(self._move, session_id, checkpoint, why, retry)
-        await self._acting.refresh_unless(session_id, session.active_version)
-        return session
+
+        async def act_with(session: SessionValue) -> None:
+            await self._acting.refresh_unless(session_id, session.active_version)
+
+        return await carry_through(self._adapt_pool, act_with, self._move, session_id, checkpoint, why, retry)
 
     def _move(self, session_id: str, checkpoint: str, why: Why, retry: Retry) -> SessionValue:
         # The newest so many: more would take all memory for no better context.
@@ -79,9 +82,10 @@ class Moving:
             _require_movable(c, session)
             held = self._checkpoints.get(checkpoint)
             there = session.checkpoint_hash == held.checkpoint.hash
-            known = store_sessions.onnx_of(c, held.weights_hash)
+            known = store_sessions.onnx_of(c, held.checkpoint.hash, held.weights_hash)
             require_same(session.environment, held.environment, checkpoint)
             rows = store_transitions.read(c, session_id, layout_of(session), window)
+            rows = rows[max(0, len(rows) - (session.transitions_count - session.task_start)) :]  # of the present task
         if known is None:
             self._checkpoints.export(held)  # takes seconds, so not under the write lock
         arrival = None if there else self._arrive(session, held, rows, window, why.time_s)
@@ -91,6 +95,7 @@ class Moving:
                 _require_movable(write.c, now)
                 if arrival is not None:
                     self._record(write.c, now, held, arrival, why)
+                    write.added(session_id, rows=3)
                 write.reply = store_sessions.get_session(write.c, session_id)
         return write.result
 
@@ -124,7 +129,7 @@ class Moving:
             create_time=context.create_time,
             checkpoint=held.name,
         )
-        onnx_hash = store_sessions.onnx_of(c, held.weights_hash)
+        onnx_hash = store_sessions.onnx_of(c, held.checkpoint.hash, held.weights_hash)
         if onnx_hash is None:
             onnx_hash = self._storage.onnx.put(self._checkpoints.export(held))
         store_sessions.add_version(c, session.id, version, onnx_hash)

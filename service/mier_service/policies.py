@@ -1,4 +1,4 @@
-"""ONNX Runtime policies: what acts. One inference session for each weights hash, shared by all sessions on it.
+"""ONNX Runtime policies: what acts. One inference session for each ONNX file, shared by all sessions on it.
 
 The context is an input, so thousands of sessions act through one loaded policy. Runs are single-threaded, without
 spinning, and safe to make from several threads at once; nothing here is locked while one runs.
@@ -7,8 +7,8 @@ spinning, and safe to make from several threads at once; nothing here is locked 
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
+from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -39,28 +39,22 @@ class Policy:
 
 
 class PolicyCache:
-    """The most recently used policies by weights hash; those that sessions act on stay alive beyond it."""
+    """The policies that somebody acts with, by their ONNX file. It keeps none alive: who acts with one does."""
 
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._policies: OrderedDict[str, Policy] = OrderedDict()
+    def __init__(self) -> None:
+        self._policies: WeakValueDictionary[str, Policy] = WeakValueDictionary()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._policies)
 
-    def get(self, weights_hash: str, load: Callable[[], bytes]) -> Policy:
+    def get(self, onnx_hash: str, load: Callable[[], bytes]) -> Policy:
         """The policy of that hash; `load` gives its ONNX bytes if it is not here."""
         with self._lock:
-            policy = self._policies.get(weights_hash)
-            if policy is not None:
-                self._policies.move_to_end(weights_hash)
-                return policy
-        # Two threads may load the same one at once; the second then replaces an equal one.
-        policy = Policy(load())
+            policy = self._policies.get(onnx_hash)
+        if policy is not None:
+            return policy
+        loaded = Policy(load())
         with self._lock:
-            self._policies[weights_hash] = policy
-            self._policies.move_to_end(weights_hash)
-            while len(self._policies) > self._capacity:
-                self._policies.popitem(last=False)
-        return policy
+            # Two threads may have loaded it at once: all act with the first one.
+            return self._policies.setdefault(onnx_hash, loaded)

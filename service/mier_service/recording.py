@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Connection
 
 from mier_proto import convert
 from mier_service import store_sessions, store_transitions
+from mier_service.carry_through import carry_through
 from mier_service.errors import invalid
 from mier_service.offload import BoundedPool
-from mier_service.storage import Storage
+from mier_service.storage import Storage, Write
 from mier_service.store_keys import Retry
 from mier_service.transition_rows import RowLayout, TransitionBatch
-from mier_service.values import MAX_INDEX, EnvironmentValue, StoredValue
+from mier_service.values import MAX_INDEX, EnvironmentValue, SessionMode, StoredValue
 
 FloatArray = npt.NDArray[np.float32]
 _BOUND_TOLERANCE = 1e-5
@@ -63,23 +64,45 @@ class Submission:
 class Recording:
     """Appends transitions."""
 
-    def __init__(self, storage: Storage, pool: BoundedPool) -> None:
+    def __init__(self, storage: Storage, pool: BoundedPool, max_batch_steps: int) -> None:
         self._storage = storage
         self._pool = pool
+        self._max_batch_steps = max_batch_steps
+        self.on_stored: Callable[[str], None] = lambda session_id: None
+        """Called on the event loop when something was stored for a session that adapts by itself."""
 
     async def submit(self, submission: Submission) -> StoredValue:
         """Stores the steps that are new; refuses the batch as a whole or takes it as a whole."""
-        return await self._pool.run(self._submit, submission)
+        stored, _ = await carry_through(self._pool, self._tell(submission.session_id), self._submit, submission)
+        return stored
 
     async def submit_rows(
         self, session_id: str, body: bytes, episode: int, first_step: int, policy_version: int, key: str
     ) -> StoredValue:
         """The same from a binary body of rows (see `transition_rows`)."""
-        return await self._pool.run(self._submit_rows, session_id, body, episode, first_step, policy_version, key)
+        stored, _ = await carry_through(
+            self._pool,
+            self._tell(session_id),
+            self._submit_rows,
+            session_id,
+            body,
+            episode,
+            first_step,
+            policy_version,
+            key,
+        )
+        return stored
+
+    def _tell(self, session_id: str) -> Callable[[tuple[StoredValue, SessionMode]], Awaitable[None]]:
+        async def tell(stored: tuple[StoredValue, SessionMode]) -> None:
+            if stored[1] is not SessionMode.OFF:
+                self.on_stored(session_id)
+
+        return tell
 
     def _submit_rows(
         self, session_id: str, body: bytes, episode: int, first_step: int, policy_version: int, key: str
-    ) -> StoredValue:
+    ) -> tuple[StoredValue, SessionMode]:
         with self._storage.store.read() as c:
             environment = store_sessions.get_session(c, session_id).environment
         layout = RowLayout(environment.observation_dim, environment.action_dim)
@@ -106,24 +129,35 @@ class Recording:
             )
         )
 
-    def _submit(self, submission: Submission) -> StoredValue:
+    def _submit(self, submission: Submission) -> tuple[StoredValue, SessionMode]:
+        mode = SessionMode.OFF
         with self._storage.once(submission.retry(), StoredValue) as write:
             if write.earlier is None:
-                write.reply = _store(write.c, submission, self._storage.clock())
-        return write.result
+                write.reply, mode = self._store(write, submission)
+        return write.result, mode
 
+    def _store(self, write: Write[StoredValue], submission: Submission) -> tuple[StoredValue, SessionMode]:
+        c, session_id = write.c, submission.session_id
+        session = store_sessions.get_session(c, session_id)
+        environment = session.environment
+        layout = RowLayout(environment.observation_dim, environment.action_dim)
+        self._require_steps(submission)
+        batch = _check(submission, environment, layout, store_sessions.newest_version_number(c, session_id))
+        new = store_transitions.append(c, session_id, layout, batch)
+        if new.steps:
+            write.added(session_id, new.rows, new.content_bytes)
+        stored = StoredValue(
+            stored=new.steps,
+            duplicates=batch.count - new.steps,
+            transitions_count=store_sessions.add_to_count(c, session_id, new.steps, self._storage.clock()),
+        )
+        return stored, session.mode
 
-def _store(c: Connection, submission: Submission, now_s: float) -> StoredValue:
-    session_id = submission.session_id
-    environment = store_sessions.get_session(c, session_id).environment
-    layout = RowLayout(environment.observation_dim, environment.action_dim)
-    batch = _check(submission, environment, layout, store_sessions.newest_version_number(c, session_id))
-    stored = store_transitions.append(c, session_id, layout, batch)
-    return StoredValue(
-        stored=stored,
-        duplicates=batch.count - stored,
-        transitions_count=store_sessions.add_to_count(c, session_id, stored, now_s),
-    )
+    def _require_steps(self, submission: Submission) -> None:
+        count = len(submission.observation) if submission.observation.ndim else 0
+        if count > self._max_batch_steps:
+            text = f"observation: expected at most {self._max_batch_steps} steps in a batch, got {count}: send several"
+            raise invalid("observation", text)
 
 
 def _check(

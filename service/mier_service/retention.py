@@ -3,13 +3,15 @@
 Invariants
 - A sweep is bounded: so many sessions, so many idempotency keys; the rest waits for the next.
 - A session that acts is used, though acting writes nothing: what acted is written down at each sweep and at the end.
-- Time in which the service did not run does not count: nobody could have used the session then.
+- Time in which the service did not run does not count: nobody could have used the session then. How long it has run is
+  told by a clock that nobody sets: a robot may start in 1970, and know the time when it has a network.
 - A session that is being fine-tuned stays, however long that takes.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import structlog
 
@@ -35,13 +37,16 @@ class Retention:
         pool: BoundedPool,
         keep_idle_sessions_s: float | None,
         every_s: float,
+        uptime: Callable[[], float],
     ) -> None:
+        """`uptime` is a clock in seconds that only ever goes on at its pace."""
         self._storage = storage
         self._acting = acting
         self._pool = pool
         self._keep_s = keep_idle_sessions_s
         self._every_s = every_s
-        self._since_s = storage.clock()
+        self._uptime = uptime
+        self._since_s = uptime()
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -56,14 +61,14 @@ class Retention:
         """Once; how many sessions were deleted."""
         await self.write_down_use()
         await self._pool.run(self._forget_keys)
-        now_s = self._storage.clock()
-        if self._keep_s is None or now_s - self._since_s < self._keep_s:
+        if self._keep_s is None or self._uptime() - self._since_s < self._keep_s:
             return 0
         deleted = 0
-        for session_id in await self._pool.run(self._idle, now_s - self._keep_s):
+        before_s = self._storage.clock() - self._keep_s
+        for session_id in await self._pool.run(self._idle, before_s):
             if self._acting.acted_since_asked(session_id):
                 continue
-            remains = await self._pool.run(self._delete, session_id, now_s - self._keep_s)
+            remains = await self._pool.run(self._delete, session_id, before_s)
             if remains is None:
                 continue
             deleted += 1

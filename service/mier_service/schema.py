@@ -7,6 +7,7 @@
               └─ operations          fenced by lease_token
     probe                            one row, written to see whether it can be
     idempotency_keys                 outlive their session
+    key_usage                        (owner, session_id)               what a key has stored, and its last turn
     api_keys                         never removed; name a session that may be gone
 
 Times are UTC seconds since the epoch. Vectors are little-endian float32 blobs.
@@ -15,6 +16,7 @@ Times are UTC seconds since the epoch. Vectors are little-endian float32 blobs.
 from __future__ import annotations
 
 from sqlalchemy import (
+    BigInteger,
     Column,
     Float,
     ForeignKey,
@@ -52,6 +54,15 @@ sessions = Table(
     Column("pinned", Integer, nullable=False, server_default="0"),
     # When somebody last used it, to within a sweep: what retention goes by.
     Column("last_used_s", Float, nullable=False, server_default="0"),
+    # Whether the context follows the task by itself.
+    Column("mode", Text, nullable=False, server_default="off"),
+    # 1, and 1 more for each change of the task that was noticed.
+    Column("task_number", Integer, nullable=False, server_default="1"),
+    # So many transitions, the first in the order of storing, are of earlier tasks.
+    Column("task_start", Integer, nullable=False, server_default="0"),
+    # Id of the key that opened it.
+    Column("owner", Text, nullable=False, server_default="anonymous"),
+    Index("sessions_owner", "owner"),
     sqlite_autoincrement=True,
 )
 
@@ -69,6 +80,8 @@ model_contexts = Table(
     Column("create_time_s", Float, nullable=False),
     # 0 to 100; null where the checkpoint had nothing to compare with.
     Column("ood_percentile", Float),
+    # `mier.following.Following`, to go on from; null where the context was asked for.
+    Column("following_json", Text),
 )
 
 versions = Table(
@@ -162,6 +175,12 @@ operations = Table(
     Column("revision", Integer, nullable=False),
     Column("create_time_s", Float, nullable=False),
     Column("update_time_s", Float, nullable=False),
+    # Where its data begin: so many transitions are of earlier tasks.
+    Column("first_transition", Integer, nullable=False, server_default="0"),
+    # Why the service began it by itself; empty where somebody asked.
+    Column("reason", Text, nullable=False, server_default=""),
+    # Id of the key that asked for it.
+    Column("owner", Text, nullable=False, server_default="anonymous"),
     # The request that asked for it, and its trace as JSON of W3C headers: what a worker's log and spans name.
     Column("request_id", Text),
     Column("trace_context", Text),
@@ -185,7 +204,24 @@ idempotency_keys = Table(
     Column("fingerprint", Text, nullable=False),
     Column("reply_json", Text, nullable=False),
     Column("create_time_s", Float, nullable=False),
+    # Id of the key that it counts for; empty for what was kept before that was counted.
+    Column("owner", Text, nullable=False, server_default=""),
+    Column("stored_bytes", Integer, nullable=False, server_default="0"),
     Index("idempotency_keys_age", "create_time_s"),
+)
+
+key_usage = Table(
+    "key_usage",
+    metadata,
+    Column("owner", Text, primary_key=True),
+    # Empty: of the key itself. No foreign key, for that row's sake.
+    Column("session_id", Text, primary_key=True),
+    Column("stored_bytes", BigInteger, nullable=False),
+    # Grows with each turn of any key; 0: it had none.
+    Column("turn", Integer, nullable=False),
+    Index("key_usage_session", "session_id"),
+    # Rows lie in the order of keys, so that a sum over one key reads them one after another.
+    sqlite_with_rowid=False,
 )
 
 api_keys = Table(

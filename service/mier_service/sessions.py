@@ -7,10 +7,12 @@ from collections.abc import Callable
 from mier_service import purging, store_keys, store_promotions, store_sessions
 from mier_service.acting import Acting
 from mier_service.callers import current_caller
+from mier_service.carry_through import carry_through
 from mier_service.changes import Changes
 from mier_service.checkpoints import Checkpoints
 from mier_service.environments import ExpectedEnvironment, require_fit
 from mier_service.errors import invalid
+from mier_service.key_bounds import Room
 from mier_service.offload import BoundedPool
 from mier_service.pages import decode_token, encode_token, require_page_size
 from mier_service.storage import Storage
@@ -21,6 +23,7 @@ from mier_service.values import (
     ModelContextValue,
     Promotion,
     PromotionKind,
+    SessionMode,
     SessionPage,
     SessionState,
     SessionValue,
@@ -64,7 +67,7 @@ class Sessions:
         require_seed(seed)
         expected_json = expected.model_dump_json(exclude_none=True) if expected else ""
         retry = Retry.of(key, "CreateSession", checkpoint, expected_json, str(seed))
-        return await self._pool.run(self._create, checkpoint, expected, seed, retry, current_caller())
+        return await self._pool.run(self._create, checkpoint, expected, seed, retry)
 
     async def get(self, session_id: str) -> SessionValue:
         return await self._pool.run(self._get, session_id)
@@ -74,10 +77,14 @@ class Sessions:
 
     async def delete(self, session_id: str, key: str) -> None:
         """With its transitions, versions and operations; what is being learned for it stops."""
-        operation_id = await self._pool.run(self._delete, session_id, Retry.of(key, "DeleteSession", session_id))
-        self._acting.forget(session_id)
-        if operation_id:
-            self._changes.tell(operation_id)
+
+        async def forget(operation_id: str | None) -> None:
+            self._acting.forget(session_id)
+            if operation_id:
+                self._changes.tell(operation_id)
+
+        retry = Retry.of(key, "DeleteSession", session_id)
+        await carry_through(self._pool, forget, self._delete, session_id, retry)
 
     async def pause(self, session_id: str, key: str) -> SessionValue:
         """Freezes learning; acting and recording go on."""
@@ -89,19 +96,23 @@ class Sessions:
         retry = Retry.of(key, "ResumeSession", session_id)
         return await self._pool.run(self._set_state, session_id, SessionState.ACTIVE, retry)
 
+    async def set_mode(self, session_id: str, mode: SessionMode, key: str) -> SessionValue:
+        """Whether it adapts by itself from the next transitions on."""
+        retry = Retry.of(key, "SetSessionMode", session_id, mode.value)
+        return await self._pool.run(self._set_mode, session_id, mode, retry)
+
     async def versions(self, session_id: str, page_size: int, page_token: str) -> VersionPage:
         """Lineage, oldest first."""
         size, after = require_page_size(page_size), decode_token(page_token)
         return await self._pool.run(self._versions, session_id, size, after)
 
-    def _create(
-        self, checkpoint: str, expected: ExpectedEnvironment | None, seed: int, retry: Retry, who: str
-    ) -> SessionValue:
+    def _create(self, checkpoint: str, expected: ExpectedEnvironment | None, seed: int, retry: Retry) -> SessionValue:
+        who = current_caller()
         with self._storage.store.read() as c:
             if earlier := store_keys.earlier_reply(c, retry):
                 return SessionValue.model_validate_json(earlier)
             held = self._checkpoints.get(checkpoint)
-            known = store_sessions.onnx_of(c, held.weights_hash)
+            known = store_sessions.onnx_of(c, held.checkpoint.hash, held.weights_hash)
         if expected is not None:
             require_fit(expected, held.environment, checkpoint)
         if known is None:
@@ -135,13 +146,15 @@ class Sessions:
         )
         with self._storage.once(retry, SessionValue) as write:
             if write.earlier is None:
-                store_sessions.add_session(write.c, session)
-                onnx_hash = store_sessions.onnx_of(write.c, held.weights_hash)
+                self._storage.bounds.require_session(store_sessions.count_sessions(write.c, who))
+                store_sessions.add_session(write.c, session, who)
+                onnx_hash = store_sessions.onnx_of(write.c, held.checkpoint.hash, held.weights_hash)
                 if onnx_hash is None:
                     onnx_hash = self._storage.onnx.put(self._checkpoints.export(held))
                 store_sessions.add_version(write.c, session.id, version, onnx_hash)
                 why = Why(PromotionKind.PUBLISH, who, "the session was created", now.timestamp())
                 store_promotions.record(write.c, session.id, 0, version.number, why)
+                write.added(session.id, rows=3)
                 write.reply = session
         return write.result
 
@@ -156,7 +169,7 @@ class Sessions:
 
     def _delete(self, session_id: str, retry: Retry) -> str | None:
         remains = None
-        with self._storage.once(retry, Deleted) as write:
+        with self._storage.once(retry, Deleted, Room.FREEING) as write:
             if write.earlier is None:
                 remains = purging.remove_rows(write.c, session_id)
                 write.reply = Deleted()
@@ -166,9 +179,17 @@ class Sessions:
         return remains.operation_id
 
     def _set_state(self, session_id: str, state: SessionState, retry: Retry) -> SessionValue:
-        with self._storage.once(retry, SessionValue) as write:
+        with self._storage.once(retry, SessionValue, Room.DECISIONS) as write:
             if write.earlier is None:
                 store_sessions.set_state(write.c, session_id, state)
+                store_sessions.touch(write.c, {session_id}, self._storage.clock())
+                write.reply = store_sessions.get_session(write.c, session_id)
+        return write.result
+
+    def _set_mode(self, session_id: str, mode: SessionMode, retry: Retry) -> SessionValue:
+        with self._storage.once(retry, SessionValue) as write:
+            if write.earlier is None:
+                store_sessions.set_mode(write.c, session_id, mode)
                 store_sessions.touch(write.c, {session_id}, self._storage.clock())
                 write.reply = store_sessions.get_session(write.c, session_id)
         return write.result

@@ -1,12 +1,13 @@
 """The data folder: the store, the immutable files that its rows name, and the clock that stamps them.
 
 `once` is how every write is made: the effect and the reply kept under the caller's idempotency key are one
-transaction, so a retry finds both or neither.
+transaction, so a retry finds both or neither; and so is what it counts of what the caller's key may store.
 """
 
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,9 +17,11 @@ from typing import Generic, TypeVar
 import structlog
 from sqlalchemy import Connection
 
-from mier_service import store_keys, store_operations, store_sessions
+from mier_service import store_keys, store_operations, store_sessions, store_usage
+from mier_service.callers import current_caller
 from mier_service.errors import ServiceError
 from mier_service.files import make_folder
+from mier_service.key_bounds import ROW_BYTES, KeyBounds, Room
 from mier_service.layout import DATABASE_FILE, Kind, content_files
 from mier_service.store import Store
 from mier_service.store_keys import Retry
@@ -36,6 +39,8 @@ class Write(Generic[V]):
     c: Connection
     earlier: V | None
     reply: V | None = field(default=None)
+    stored: Counter[str] = field(default_factory=Counter)
+    """Bytes by session, as `added` was told."""
 
     @property
     def result(self) -> V:
@@ -43,15 +48,22 @@ class Write(Generic[V]):
         assert result is not None, "a write sets its reply"
         return result
 
+    def added(self, session_id: str, rows: int, content_bytes: int = 0) -> None:
+        """The block added rows to the session, and arrays or files of that size with them."""
+        self.stored[session_id] += rows * ROW_BYTES + content_bytes
+
 
 class Storage:
     """Everything durable, in one folder."""
 
-    def __init__(self, folder: Path, connections: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, folder: Path, connections: int, clock: Callable[[], float], bounds: KeyBounds | None = None
+    ) -> None:
         """Opens the folder, making it if need be. OSError if that is impossible."""
         make_folder(folder)
         self._folder = folder
         self.clock = clock
+        self.bounds = bounds or KeyBounds()
         self.store = Store(folder / DATABASE_FILE, connections)
         self.weights = content_files(folder, Kind.WEIGHTS)
         self.onnx = content_files(folder, Kind.POLICIES)
@@ -75,14 +87,19 @@ class Storage:
                     files.remove(name)
 
     @contextmanager
-    def once(self, retry: Retry, reply_type: type[V]) -> Iterator[Write[V]]:
-        """A durable write that the same idempotency key makes once."""
+    def once(self, retry: Retry, reply_type: type[V], room: Room = Room.DATA) -> Iterator[Write[V]]:
+        """A durable write that the same idempotency key makes once, and that the caller's bound has room for."""
         with self.store.write() as c:
             earlier = store_keys.earlier_reply(c, retry)
             write = Write(c, reply_type.model_validate_json(earlier) if earlier is not None else None)
             yield write
             if write.earlier is None:
-                store_keys.remember(c, retry, write.result.model_dump_json(), self.clock())
+                caller = current_caller()
+                store_keys.remember(c, retry, write.result.model_dump_json(), self.clock(), caller)
+                for session_id, stored_bytes in write.stored.items():
+                    store_usage.add(c, caller, session_id, stored_bytes)
+                if retry.key or write.stored:
+                    self.bounds.require_stored(store_usage.stored_bytes(c, caller), room)
 
     def drop_unused(self, versions: set[tuple[str, str]], saves: set[str]) -> None:
         """Removes the files of deleted rows, unless equal versions name them too. The write lock keeps a worker
@@ -97,10 +114,11 @@ class Storage:
 
     def _drop_unused(self, versions: set[tuple[str, str]], saves: set[str]) -> None:
         with self.store.write() as c:
-            for weights_hash, onnx_hash in versions:
-                if store_sessions.onnx_of(c, weights_hash) is None:
-                    self.weights.remove(weights_hash)
-                    self.onnx.remove(onnx_hash)
+            weights, onnx = store_sessions.named_files(c, versions)
+            for name in {pair[0] for pair in versions} - weights:
+                self.weights.remove(name)
+            for name in {pair[1] for pair in versions} - onnx:
+                self.onnx.remove(name)
             # Equal sessions learn alike: another one's fine-tune may be at the same point.
             for save_hash in saves - store_operations.save_hashes(c):
                 self.saves.remove(save_hash)

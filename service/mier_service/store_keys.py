@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, insert, select
 
+from mier_service import store_usage
+from mier_service.callers import ANONYMOUS
 from mier_service.errors import Reason, ServiceError, Violation
+from mier_service.key_bounds import ROW_BYTES
 from mier_service.schema import idempotency_keys as keys
 
 MAX_KEY_CHARACTERS = 255
@@ -50,9 +54,10 @@ def earlier_reply(c: Connection, retry: Retry) -> str | None:
     return str(row.reply_json)
 
 
-def remember(c: Connection, retry: Retry, reply_json: str, now_s: float) -> None:
-    """Keeps the reply; to be called in the transaction of the effect."""
+def remember(c: Connection, retry: Retry, reply_json: str, now_s: float, owner: str = ANONYMOUS) -> None:
+    """Keeps the reply, which counts for that key; to be called in the transaction of the effect."""
     if retry.key:
+        stored_bytes = len(reply_json.encode()) + ROW_BYTES
         c.execute(
             insert(keys).values(
                 key=retry.key,
@@ -60,11 +65,20 @@ def remember(c: Connection, retry: Retry, reply_json: str, now_s: float) -> None
                 fingerprint=retry.fingerprint,
                 reply_json=reply_json,
                 create_time_s=now_s,
+                owner=owner,
+                stored_bytes=stored_bytes,
             )
         )
+        store_usage.add(c, owner, store_usage.NO_SESSION, stored_bytes)
 
 
 def forget_before(c: Connection, time_s: float, limit: int | None = None) -> None:
     """Drops keys older than that, the oldest first and at most so many, which bounds their number."""
     old = select(keys.c.key).where(keys.c.create_time_s < time_s).order_by(keys.c.create_time_s).limit(limit)
-    c.execute(delete(keys).where(keys.c.key.in_(old)))
+    gone = delete(keys).where(keys.c.key.in_(old)).returning(keys.c.owner, keys.c.stored_bytes)
+    freed: Counter[str] = Counter()
+    for owner, stored_bytes in c.execute(gone):
+        freed[owner] += stored_bytes
+    for owner, stored_bytes in freed.items():
+        if owner:
+            store_usage.add(c, owner, store_usage.NO_SESSION, -stored_bytes)

@@ -1,13 +1,14 @@
-"""Fine-tune operations: a queue with leases. Works inside the caller's transaction.
+"""Fine-tune operations: a queue with leases and turns. Works inside the caller's transaction.
 
           claim                    publish
     QUEUED ───► RUNNING ─────────────────────► SUCCEEDED
        ▲ release │   │ fail / cancel
        └─────────┘   └──────────► FAILED, CANCELLED          (QUEUED ─ cancel ─► CANCELLED)
 
-Each claim adds 1 to `lease_token`; a worker's writes hold only under the token it claimed with, so one that was
-taken for dead cannot touch what its successor does. Operations of a paused session are not claimed, but
-to be cancelled: whoever was to do that may have died.
+Keys take turns, and so do the sessions of a key (`store_usage` knows whose was when): none waits for all that another
+asked for. Each claim adds 1 to `lease_token`; a worker's writes hold only under the token it claimed with, so one that
+was taken for dead cannot touch what its successor does. Operations of a paused session are not claimed, but to be
+cancelled: whoever was to do that may have died.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, and_, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, func, insert, or_, select, update
 
+from mier_service import store_usage
+from mier_service.callers import ANONYMOUS
 from mier_service.errors import operation_not_found
-from mier_service.schema import operations, sessions
+from mier_service.schema import key_usage, operations, sessions
 from mier_service.store_sessions import UNFINISHED, to_time
 from mier_service.values import OperationErrorValue, OperationState, OperationValue, SessionState
 
@@ -30,8 +33,10 @@ class LeaseLost(Exception):
 def add(
     c: Connection,
     operation: OperationValue,
+    first_transition: int,
     last_batch_row: int,
     model_context_number: int,
+    owner: str = ANONYMOUS,
     request_id: str | None = None,
     trace_context: str | None = None,
 ) -> None:
@@ -40,10 +45,12 @@ def add(
     c.execute(
         insert(operations).values(
             **row,
+            first_transition=first_transition,
             last_batch_row=last_batch_row,
             model_context_number=model_context_number,
             request_id=request_id,
             trace_context=trace_context,
+            owner=owner,
             attempts_without_progress=0,
             lease_token=0,
             lease_until_s=0.0,
@@ -65,8 +72,11 @@ def get(c: Connection, operation_id: str) -> OperationValue:
     return value(get_row(c, operation_id))
 
 
-def count_unfinished(c: Connection) -> int:
+def count_unfinished(c: Connection, owner: str | None = None) -> int:
+    """Of all, or of those that one key asked for."""
     statement = select(func.count()).select_from(operations).where(operations.c.state.in_(UNFINISHED))
+    if owner is not None:
+        statement = statement.where(operations.c.owner == owner)
     return int(c.execute(statement).scalar_one())
 
 
@@ -77,6 +87,13 @@ def unfinished_of_session(c: Connection, session_id: str) -> str | None:
         .where(operations.c.session_id == session_id, operations.c.state.in_(UNFINISHED))
         .limit(1)
     ).scalar()
+
+
+def of_task(c: Connection, session_id: str, first_transition: int) -> list[Row[Any]]:
+    """The session's operations on data that begin there, oldest first."""
+    o = operations.c
+    statement = select(operations).where(o.session_id == session_id, o.first_transition == first_transition)
+    return list(c.execute(statement.order_by(o.row)))
 
 
 class Revision(NamedTuple):
@@ -96,24 +113,24 @@ def revisions(c: Connection, ids: list[str]) -> list[Revision]:
 
 
 def claim(c: Connection, now_s: float, lease_s: float) -> Row[Any] | None:
-    """Takes the oldest operation that waits, or whose worker is silent; None if there is none."""
+    """Takes an operation that waits, or whose worker is silent; None if there is none. Of the key whose last turn is
+    longest ago, and of its sessions that one whose last turn is."""
     o = operations.c
+    of_key, of_session = key_usage.alias(), key_usage.alias()
     candidate = (
-        select(o.id)
+        select(o.id, o.owner, o.session_id)
         .join(sessions, sessions.c.id == o.session_id)
-        .where(
-            or_(sessions.c.state != SessionState.PAUSED.value, o.cancel_requested == 1),
-            or_(
-                o.state == OperationState.QUEUED.value,
-                and_(o.state == OperationState.RUNNING.value, o.lease_until_s < now_s),
-            ),
-        )
-        .order_by(o.row)
+        .outerjoin(of_key, and_(of_key.c.owner == o.owner, of_key.c.session_id == store_usage.NO_SESSION))
+        .outerjoin(of_session, and_(of_session.c.owner == o.owner, of_session.c.session_id == o.session_id))
+        .where(_waits(now_s))
+        .order_by(func.coalesce(of_key.c.turn, 0), func.coalesce(of_session.c.turn, 0), o.row)
         .limit(1)
     )
-    operation_id = c.execute(candidate).scalar()
-    if operation_id is None:
+    found = c.execute(candidate).one_or_none()
+    if found is None:
         return None
+    operation_id, owner, session_id = found
+    store_usage.take_turn(c, owner, session_id)
     return c.execute(
         update(operations)
         .where(o.id == operation_id)
@@ -128,6 +145,23 @@ def claim(c: Connection, now_s: float, lease_s: float) -> Row[Any] | None:
         )
         .returning(operations)
     ).one()
+
+
+def another_waits(c: Connection, operation_id: str, now_s: float) -> bool:
+    """Whether another operation than this one, which has its turn, could be taken."""
+    waiting = select(operations.c.id).join(sessions, sessions.c.id == operations.c.session_id).where(_waits(now_s))
+    return c.execute(waiting.where(operations.c.id != operation_id).limit(1)).scalar() is not None
+
+
+def _waits(now_s: float) -> ColumnElement[bool]:
+    o = operations.c
+    return and_(
+        or_(sessions.c.state != SessionState.PAUSED.value, o.cancel_requested == 1),
+        or_(
+            o.state == OperationState.QUEUED.value,
+            and_(o.state == OperationState.RUNNING.value, o.lease_until_s < now_s),
+        ),
+    )
 
 
 def change(c: Connection, operation_id: str, token: int, now_s: float, **columns: Any) -> Row[Any]:
@@ -212,4 +246,5 @@ def value(row: Row[Any]) -> OperationValue:
         attempts=row.attempts,
         create_time=to_time(row.create_time_s),
         update_time=to_time(row.update_time_s),
+        reason=row.reason,
     )

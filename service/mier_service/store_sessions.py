@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
+from mier_service import store_usage
+from mier_service.callers import ANONYMOUS
 from mier_service.errors import session_not_found, version_not_found
 from mier_service.schema import model_contexts, operations, sessions, versions
 from mier_service.values import (
@@ -17,6 +19,7 @@ from mier_service.values import (
     ModelContextValue,
     OperationState,
     Promotion,
+    SessionMode,
     SessionState,
     SessionValue,
     VersionOrigin,
@@ -42,7 +45,7 @@ def context_list(blob: bytes) -> list[float]:
     return [float(x) for x in np.frombuffer(blob, "<f4")]
 
 
-def add_session(c: Connection, session: SessionValue) -> None:
+def add_session(c: Connection, session: SessionValue, owner: str = ANONYMOUS) -> None:
     """A session with its first model context; its version 1 is added apart."""
     c.execute(
         insert(sessions).values(
@@ -57,12 +60,15 @@ def add_session(c: Connection, session: SessionValue) -> None:
             create_time_s=session.create_time.timestamp(),
             pinned=int(session.pinned),
             last_used_s=session.create_time.timestamp(),
+            owner=owner,
         )
     )
     add_model_context(c, session.id, session.model_context)
 
 
-def add_model_context(c: Connection, session_id: str, value: ModelContextValue) -> None:
+def add_model_context(
+    c: Connection, session_id: str, value: ModelContextValue, following_json: str | None = None
+) -> None:
     c.execute(
         insert(model_contexts).values(
             session_id=session_id,
@@ -75,6 +81,7 @@ def add_model_context(c: Connection, session_id: str, value: ModelContextValue) 
             window_json=value.window.model_dump_json() if value.window else None,
             create_time_s=value.create_time.timestamp(),
             ood_percentile=value.ood_percentile,
+            following_json=following_json,
         )
     )
 
@@ -115,6 +122,24 @@ def set_state(c: Connection, session_id: str, state: SessionState) -> None:
     c.execute(update(sessions).where(sessions.c.id == session_id).values(state=state.value))
 
 
+def set_mode(c: Connection, session_id: str, mode: SessionMode) -> None:
+    _session_row(c, session_id)
+    c.execute(update(sessions).where(sessions.c.id == session_id).values(mode=mode.value))
+
+
+def begin_task(c: Connection, session_id: str, task_start: int) -> None:
+    """The task changed: what was stored before that many transitions is of earlier ones."""
+    new = {"task_start": task_start, "task_number": sessions.c.task_number + 1}
+    c.execute(update(sessions).where(sessions.c.id == session_id).values(**new))
+
+
+def following_of(c: Connection, session_id: str, model_context: int) -> str | None:
+    """What following had come to at that model context; None where it was not followed."""
+    m = model_contexts.c
+    statement = select(m.following_json).where(m.session_id == session_id, m.number == model_context)
+    return c.execute(statement).scalar()
+
+
 def touch(c: Connection, session_ids: set[str], now_s: float) -> None:
     """They were used now."""
     ids = sorted(session_ids)
@@ -147,6 +172,7 @@ def delete_session(c: Connection, session_id: str) -> None:
     """With everything that belongs to it (by cascade)."""
     _session_row(c, session_id)
     c.execute(delete(sessions).where(sessions.c.id == session_id))
+    store_usage.give_back(c, session_id)
 
 
 def newest_version_number(c: Connection, session_id: str) -> int:
@@ -186,14 +212,36 @@ def file_hashes(c: Connection, session_id: str | None = None) -> set[tuple[str, 
     return {(row.weights_hash, row.onnx_hash) for row in c.execute(statement)}
 
 
-def onnx_of(c: Connection, weights_hash: str) -> str | None:
-    """Hash of the ONNX file of these weights, if some version has them."""
-    statement = select(versions.c.onnx_hash).where(versions.c.weights_hash == weights_hash).limit(1)
-    return c.execute(statement).scalar()
+def onnx_of(c: Connection, checkpoint_hash: str, weights_hash: str) -> str | None:
+    """Hash of the ONNX file of these weights under that checkpoint, if some version has them. Under another checkpoint
+    the same weights may be another policy: bounds of actions are in the file, not in the weights."""
+    statement = select(versions.c.onnx_hash).where(
+        versions.c.checkpoint_hash == checkpoint_hash, versions.c.weights_hash == weights_hash
+    )
+    return c.execute(statement.limit(1)).scalar()
 
 
-def count_sessions(c: Connection) -> int:
-    return int(c.execute(select(func.count()).select_from(sessions)).scalar_one())
+def named_files(c: Connection, pairs: set[tuple[str, str]]) -> tuple[set[str], set[str]]:
+    """Which of these (weights, ONNX) hashes some version names, each kind for itself."""
+    found: tuple[set[str], set[str]] = (set(), set())
+    for kind, column in enumerate((versions.c.weights_hash, versions.c.onnx_hash)):
+        for name in {pair[kind] for pair in pairs}:
+            if c.execute(select(column).where(column == name).limit(1)).scalar() is not None:
+                found[kind].add(name)
+    return found
+
+
+def owner_of(c: Connection, session_id: str) -> str:
+    """Id of the key that opened it."""
+    return str(_session_row(c, session_id).owner)
+
+
+def count_sessions(c: Connection, owner: str | None = None) -> int:
+    """Of all, or of those that one key opened."""
+    statement = select(func.count()).select_from(sessions)
+    if owner is not None:
+        statement = statement.where(sessions.c.owner == owner)
+    return int(c.execute(statement).scalar_one())
 
 
 def newest_model_context(c: Connection, session_id: str) -> ModelContextValue:
@@ -242,6 +290,9 @@ def _session(c: Connection, row: Row[Any]) -> SessionValue:
         transitions_count=row.transitions_count,
         create_time=to_time(row.create_time_s),
         pinned=bool(row.pinned),
+        mode=SessionMode(row.mode),
+        task_number=row.task_number,
+        task_start=row.task_start,
     )
 
 

@@ -6,6 +6,8 @@ what is stored already must be equal, the rest is appended.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 from sqlalchemy import ColumnElement, Connection, func, insert, select
@@ -19,8 +21,17 @@ _ROW = np.dtype("<f4")
 _VERSION = np.dtype("<i8")
 
 
-def append(c: Connection, session_id: str, layout: RowLayout, batch: TransitionBatch) -> int:
-    """Appends the steps that are new; their number. Refuses a step that is stored with another content."""
+class Appended(NamedTuple):
+    """What was new of a batch."""
+
+    steps: int
+    rows: int
+    """Of the table."""
+    content_bytes: int
+
+
+def append(c: Connection, session_id: str, layout: RowLayout, batch: TransitionBatch) -> Appended:
+    """Appends the steps that are new. Refuses a step that is stored with another content."""
     first, stop = batch.first_step, batch.first_step + batch.count
     overlapping = c.execute(
         select(batches)
@@ -32,16 +43,27 @@ def append(c: Connection, session_id: str, layout: RowLayout, batch: TransitionB
         )
         .order_by(batches.c.first_step)
     ).all()
-    stored = 0
+    parts: list[TransitionBatch] = []
     start = 0  # first row of the batch not dealt with
     for old in overlapping:
         low, high = max(old.first_step, first), min(old.first_step + old.count, stop)
         rows, versions = _decode(old.rows, old.policy_versions, layout)
         known = TransitionBatch(batch.episode, old.first_step, rows, versions)
         _require_equal(batch.part(low - first, high - first), known.part(low - old.first_step, high - old.first_step))
-        stored += _insert(c, session_id, batch.part(start, low - first))
+        parts.append(batch.part(start, low - first))
         start = high - first
-    return stored + _insert(c, session_id, batch.part(start, batch.count))
+    parts.append(batch.part(start, batch.count))
+    new = [part for part in parts if part.count]
+    return Appended(sum(part.count for part in new), len(new), sum(_insert(c, session_id, part) for part in new))
+
+
+def count(c: Connection, session_id: str, window: WindowValue) -> int:
+    """Steps of the window."""
+    where: list[ColumnElement[bool]] = [batches.c.session_id == session_id]
+    if window.from_episode is not None:
+        where.append(batches.c.episode >= window.from_episode)
+    stored = int(c.execute(select(func.coalesce(func.sum(batches.c.count), 0)).where(*where)).scalar_one())
+    return stored if window.last_steps is None else min(stored, window.last_steps)
 
 
 def read(
@@ -73,18 +95,20 @@ def last_batch_row(c: Connection, session_id: str) -> int:
 
 
 def _insert(c: Connection, session_id: str, batch: TransitionBatch) -> int:
-    if batch.count:
-        c.execute(
-            insert(batches).values(
-                session_id=session_id,
-                episode=batch.episode,
-                first_step=batch.first_step,
-                count=batch.count,
-                rows=batch.rows.astype(_ROW).tobytes(),
-                policy_versions=batch.policy_version.astype(_VERSION).tobytes(),
-            )
+    """How many bytes it holds."""
+    rows = batch.rows.astype(_ROW).tobytes()
+    policy_versions = batch.policy_version.astype(_VERSION).tobytes()
+    c.execute(
+        insert(batches).values(
+            session_id=session_id,
+            episode=batch.episode,
+            first_step=batch.first_step,
+            count=batch.count,
+            rows=rows,
+            policy_versions=policy_versions,
         )
-    return batch.count
+    )
+    return len(rows) + len(policy_versions)
 
 
 def _decode(rows: bytes, versions: bytes, layout: RowLayout) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:

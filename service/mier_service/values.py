@@ -103,6 +103,15 @@ OOD_PERCENTILE = (
 )
 
 
+class SessionMode(StrEnum):
+    """Whether a session adapts by itself: `off`: not at all; `context`: its context follows the transitions as they
+    come; `auto`: and fine-tunes start by themselves where a context alone will not do."""
+
+    OFF = "off"
+    CONTEXT = "context"
+    AUTO = "auto"
+
+
 class ModelContextValue(Value):
     """What adaptation inferred about the task; apart from the policy context, which a version pins."""
 
@@ -135,6 +144,11 @@ class SessionValue(Value):
     transitions_count: int = Field(description="Transitions stored, each step once.", examples=[400])
     create_time: datetime = Field(description="When it was created (UTC).")
     pinned: bool = Field(default=False, description="True: the active version stays until it is unpinned.")
+    mode: SessionMode = Field(default=SessionMode.OFF, description="Whether it adapts by itself.")
+    task_number: int = Field(default=1, description="1, and 1 more for each change of the task.", examples=[1])
+    task_start: int = Field(
+        default=0, description="So many of its transitions, the first stored, are of earlier tasks.", examples=[0]
+    )
 
 
 class VersionOrigin(StrEnum):
@@ -285,9 +299,12 @@ class OperationValue(Value):
     start_version: int = Field(description="The version whose weights it starts from.", examples=[2])
     result_version: int = Field(description="The version it published; 0 before it succeeded.", examples=[3])
     error: OperationErrorValue | None = Field(default=None, description="Why it failed; null otherwise.")
-    attempts: int = Field(description="Times a worker took it up; above 1 after a restart.", examples=[1])
+    attempts: int = Field(
+        description="Times a worker took it up; above 1 after a restart, or where others had their turn.", examples=[1]
+    )
     create_time: datetime = Field(description="When it was asked for (UTC).")
     update_time: datetime = Field(description="When it last changed (UTC).")
+    reason: str = Field(default="", description="Why the service began it by itself; empty where somebody asked.")
 
 
 class SessionPage(Value):

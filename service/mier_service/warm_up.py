@@ -17,21 +17,19 @@ from mier_service.errors import Reason, ServiceError
 from mier_service.files import DamagedFile
 from mier_service.metrics import Metrics
 from mier_service.monitor import Check
-from mier_service.policies import Policy, PolicyCache
+from mier_service.policies import Policy
 from mier_service.storage import Storage
 
 _log = structlog.get_logger(__name__)
 
 
-def prepare_checkpoints(
-    checkpoints: Checkpoints, storage: Storage, policies: PolicyCache, metrics: Metrics
-) -> tuple[Check, Check]:
+def prepare_checkpoints(checkpoints: Checkpoints, storage: Storage, metrics: Metrics) -> tuple[Check, Check]:
     """What readiness makes of the checkpoints: one at least must be usable; those that are not are named."""
     unusable, cold, usable = list[str](), list[str](), 0
     for name in checkpoints.names():
         try:
             held = checkpoints.get(name)
-            policy = _policy(held, checkpoints, storage, policies)
+            policy = _policy(held, checkpoints, storage)
         except ServiceError as error:
             if error.reason is not Reason.CHECKPOINT_UNUSABLE:
                 raise
@@ -68,15 +66,14 @@ def warm_up(held: HeldCheckpoint, policy: Policy) -> None:
         agent.adapt(Transitions(observation, action, torch.zeros(count), observation, torch.zeros(count)))
 
 
-def _policy(held: HeldCheckpoint, checkpoints: Checkpoints, storage: Storage, policies: PolicyCache) -> Policy:
+def _policy(held: HeldCheckpoint, checkpoints: Checkpoints, storage: Storage) -> Policy:
     """As sessions on the checkpoint's own weights act with it."""
     with storage.store.read() as c:
-        onnx_hash = store_sessions.onnx_of(c, held.weights_hash)
+        onnx_hash = store_sessions.onnx_of(c, held.checkpoint.hash, held.weights_hash)
     if onnx_hash is not None:
         try:
-            return policies.get(held.weights_hash, lambda: storage.onnx.get(onnx_hash))
+            return Policy(storage.onnx.get(onnx_hash))
         except (DamagedFile, OSError) as error:
             # The sessions on it say so themselves, and act again once the file is restored.
             _log.error("policy_unusable", checkpoint=held.name, detail=str(error))
-            return Policy(checkpoints.export(held))
-    return policies.get(held.weights_hash, lambda: checkpoints.export(held))
+    return Policy(checkpoints.export(held))

@@ -117,7 +117,7 @@ class Worker:
             except LeaseLost:
                 log.warning("lease_lost")
             except Interrupted as stop:
-                job.end(stop.state)
+                self._end(job, stop.state)
                 log.info("fine_tune_stopped", state=stop.state.value)
             except ServiceError as error:
                 if error.reason in (Reason.OPERATION_NOT_FOUND, Reason.SESSION_NOT_FOUND):
@@ -125,12 +125,14 @@ class Worker:
                 elif error.reason is Reason.STORAGE_UNAVAILABLE:
                     self._hand_back(job, error)
                 else:
-                    self._fail(job, OperationErrorValue(reason=error.reason.value, detail=error.detail))
+                    self._end(
+                        job, OperationState.FAILED, OperationErrorValue(reason=error.reason.value, detail=error.detail)
+                    )
             except OSError as error:
                 self._hand_back(job, error)
             except Exception as error:
                 log.exception("fine_tune_failed")
-                self._fail(job, _failure(error))
+                self._end(job, OperationState.FAILED, _failure(error))
         return True
 
     def _learn(self, job: Job) -> int:
@@ -140,6 +142,7 @@ class Worker:
             start, onnx_hash = store_sessions.get_version(c, session.id, row.start_version)
             layout = RowLayout(session.environment.observation_dim, session.environment.action_dim)
             rows = store_transitions.read(c, session.id, layout, WindowValue(), row.last_batch_row)
+        rows = rows[row.first_transition :]  # the rest is of earlier tasks
         # Not the session's, which may have been taken to another checkpoint since the fine-tune was asked for.
         held = self._checkpoints.get(start.checkpoint, start.checkpoint_hash)
         config = replace(held.checkpoint.agent.configuration.finetune, updates=row.updates_total)
@@ -224,9 +227,10 @@ class Worker:
             _log.warning("not_handed_back", operation=job.id, error=str(failed))  # its lease runs out
         self._stopping.wait(_STORAGE_PAUSE_S)
 
-    def _fail(self, job: Job, error: OperationErrorValue) -> None:
+    def _end(self, job: Job, state: OperationState, error: OperationErrorValue | None = None) -> None:
+        """Also of one that is gone by now, or another worker's."""
         try:
-            job.end(OperationState.FAILED, error)
+            job.end(state, error)
         except LeaseLost:
             _log.warning("lease_lost", operation=job.id)
 

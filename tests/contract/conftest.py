@@ -58,6 +58,11 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzzed]:
     running.stop()
 
 
+@pytest.fixture(scope="session")
+async def one_event_loop() -> None:
+    """For all tests with an awaited client: gRPC tells one loop of a process of what was under way in a closed one."""
+
+
 @pytest.fixture(params=["http", "grpc"])
 def transport(request: pytest.FixtureRequest, server: Server) -> Iterator[Transport]:
     """Every test that takes it runs over both."""

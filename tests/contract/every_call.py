@@ -74,6 +74,7 @@ HTTP = {
     "GET /sessions/{session_id}": HttpCall(Scope.ACT),
     "DELETE /sessions/{session_id}": HttpCall(Scope.ADMIN),
     "POST /sessions/{session_id}/pause": HttpCall(Scope.ADAPT),
+    "POST /sessions/{session_id}/mode": HttpCall(Scope.ADAPT, lambda ids: {"mode": "context"}),
     "POST /sessions/{session_id}/resume": HttpCall(Scope.ADAPT),
     "GET /sessions/{session_id}/versions": HttpCall(Scope.ACT),
     "POST /sessions/{session_id}/promote": HttpCall(Scope.ADMIN, lambda ids: {"version": 1, "reason": "r"}),
@@ -131,6 +132,9 @@ GRPC = {
     "GetSession": GrpcCall(Scope.ACT, lambda ids: pb.GetSessionRequest(session_id=ids.session)),
     "ListSessions": GrpcCall(Scope.ACT, lambda ids: pb.ListSessionsRequest(), whole_refusal=False),
     "DeleteSession": GrpcCall(Scope.ADMIN, lambda ids: pb.DeleteSessionRequest(session_id=ids.session)),
+    "SetSessionMode": GrpcCall(
+        Scope.ADAPT, lambda ids: pb.SetSessionModeRequest(session_id=ids.session, mode=pb.SESSION_MODE_CONTEXT)
+    ),
     "PauseSession": GrpcCall(Scope.ADAPT, lambda ids: pb.PauseSessionRequest(session_id=ids.session)),
     "ResumeSession": GrpcCall(Scope.ADAPT, lambda ids: pb.ResumeSessionRequest(session_id=ids.session)),
     "ListVersions": GrpcCall(Scope.ACT, lambda ids: pb.ListVersionsRequest(session_id=ids.session)),

@@ -46,7 +46,8 @@ def of_problem(status: int, headers: Mapping[str, str], body: Mapping[str, Any])
     assert status == body["status"] == rule.http_status, told
     assert body["title"] == rule.title, told
     assert headers["x-request-id"] == body["request_id"], told
-    assert status < 500 or (status == 503 and retry_after is not None), told
+    assert status < 500 or status == 503, told
+    assert status not in (429, 503) or retry_after is not None, told
     return _checked(refusal)
 
 
@@ -79,7 +80,8 @@ def of_status(status: status_pb2.Status) -> Refusal:
     code = RULES[refusal.reason].grpc_code
     assert status.code == code.value[0], told
     assert code not in _NEVER, told
-    assert code is not grpc.StatusCode.UNAVAILABLE or refusal.retry_after_s is not None, told
+    passes = code is grpc.StatusCode.UNAVAILABLE or RULES[refusal.reason].http_status == 429
+    assert not passes or refusal.retry_after_s is not None, told
     return _checked(refusal)
 
 

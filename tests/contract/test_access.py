@@ -222,7 +222,7 @@ def test_the_server_has_no_other_services(monkeypatch: pytest.MonkeyPatch) -> No
     registry = _Registry()
     monkeypatch.setattr(grpc.aio, "server", lambda **options: registry)
     nothing = cast(Any, None)
-    GrpcServer(nothing, nothing, nothing, ServeConfig(grpc_reflection=True))
+    GrpcServer(nothing, nothing, nothing, nothing, ServeConfig(grpc_reflection=True))
     assert registry.names == {SERVICE.full_name, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
 
 

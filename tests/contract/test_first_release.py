@@ -54,6 +54,8 @@ def test_every_row_is_kept(data: Path, checkpoints: Path) -> None:
     (session,) = after["sessions"]
     assert session["last_used_s"] == max(row["create_time_s"] for row in before["versions"])
     assert {row["checkpoint"] for row in after["versions"]} == {REWARD}
+    assert {row["owner"] for row in (*after["sessions"], *after["operations"])} == {"anonymous"}
+    assert [(row["owner"], row["session_id"]) for row in after["key_usage"]] == [("anonymous", session["id"])]
 
 
 def test_reads_and_retries_answer_as_the_first_release_did(old: Server) -> None:

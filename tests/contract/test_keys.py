@@ -198,7 +198,10 @@ def test_mierctl_makes_lists_and_revokes(tmp_path: Path) -> None:
     second = _mierctl(data, "create", "--scope", "adapt").stdout.strip()
     assert id_of(first["key"]) == first["id"]
     listed = json.loads(_mierctl(data, "list", "--json").stdout)
-    assert listed[0] == {name: value for name, value in first.items() if name != "key"}
+    assert listed[0] == {name: value for name, value in first.items() if name != "key"} | {
+        "sessions": 0,
+        "stored_bytes": 0,
+    }
     assert listed[1]["id"] == id_of(second)
     for _ in range(2):
         revoked = json.loads(_mierctl(data, "revoke", first["id"], "--json").stdout)

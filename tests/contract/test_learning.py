@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 
 import numpy as np
 import pytest
 
 from mier_client.transport import Page, Transport
 from mier_client.values import OperationState, PolicyVersion, Promotion, Session, VersionOrigin, Window
+from mier_service.learning import MAX_WINDOW_STEPS
 from tests.contract.conftest import DYNAMICS
 from tests.contract.helpers import ALL, CALL_S, LEARN_S, MEAN, OBSERVATION, batch, fine_tune, refused, submit, wait
+from tests.contract.server import Server
 
 
 def _versions(transport: Transport, session: Session) -> list[PolicyVersion]:
@@ -171,6 +175,41 @@ def test_a_paused_fine_tune_goes_on_when_resumed(transport: Transport, session: 
     last = transport.get_operation(asked.id, CALL_S)
     assert last.state is OperationState.SUCCEEDED
     assert last.attempts == 2
+
+
+def test_a_fine_tune_cancelled_while_it_waits_leaves_no_save(
+    transport: Transport, session: Session, server: Server
+) -> None:
+    """Paused, it waits with its save; nobody is at it who would remove that.
+
+    Seen to fail before it was mended: the save stayed until the service was started again."""
+    submit(transport, session, batch(40))
+    asked = transport.finetune(session.id, 1_000_000, 0, "", CALL_S)
+    for seen in transport.watch_operation(asked.id, LEARN_S):
+        if seen.state is OperationState.RUNNING and seen.updates_done > 0:
+            transport.pause(session.id, "", CALL_S)
+        elif seen.state is OperationState.QUEUED and seen.attempts:
+            break
+    with closing(sqlite3.connect(server.data / "mier.sqlite3", timeout=CALL_S)) as database:
+        (name,) = database.execute("SELECT save_hash FROM operations WHERE id = ?", (asked.id,)).fetchone()
+    save = server.data / "saves" / f"{name}.safetensors"
+    assert save.is_file()
+    assert transport.cancel_operation(asked.id, "", CALL_S).state is OperationState.CANCELLED
+    assert not save.exists()
+
+
+@pytest.mark.parametrize("window", [ALL, Window(from_episode=5)])
+def test_a_window_that_is_too_large_is_not_even_read(
+    transport: Transport, session: Session, server: Server, window: Window
+) -> None:
+    """The rows are only said to be there. Seen to fail before it was mended: they were read, all of them, to be
+    counted."""
+    with closing(sqlite3.connect(server.data / "mier.sqlite3", timeout=CALL_S)) as database, database:
+        columns = "session_id, episode, first_step, count, rows, policy_versions"
+        values = (session.id, 5, 0, MAX_WINDOW_STEPS + 1, b"", b"")
+        database.execute(f"INSERT INTO transition_batches ({columns}) VALUES (?, ?, ?, ?, ?, ?)", values)
+    with refused("INVALID_ARGUMENT", str(MAX_WINDOW_STEPS + 1), str(MAX_WINDOW_STEPS), "window.last_steps"):
+        transport.adapt(session.id, window, "", CALL_S)
 
 
 def test_a_deleted_session_ends_its_fine_tune(transport: Transport, session: Session) -> None:

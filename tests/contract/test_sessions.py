@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,7 @@ from mier_client.transport import Page, Transport
 from mier_client.values import Promotion, Session, SessionState, Varies, VersionOrigin
 from tests.contract import tiny
 from tests.contract.conftest import DYNAMICS, REWARD
-from tests.contract.helpers import ALL, CALL_S, MEAN, OBSERVATION, batch, refused, submit
+from tests.contract.helpers import ALL, CALL_S, LEARN_S, MEAN, OBSERVATION, batch, refused, submit
 
 
 def test_a_new_session_says_what_it_controls(transport: Transport, session: Session) -> None:
@@ -70,6 +71,24 @@ def test_pages_that_cannot_be(transport: Transport, session: Session, page: Page
         transport.list_sessions(page, CALL_S)
     with refused("INVALID_ARGUMENT"):
         transport.list_versions(session.id, page, CALL_S)
+
+
+def test_the_same_weights_under_other_bounds_are_another_policy(
+    transport: Transport, session: Session, checkpoints: Path
+) -> None:
+    """A checkpoint whose actions were given narrower bounds. Its weights have the same hash, its policy another.
+
+    Seen to fail before it was mended: the first one's policy acted for both, beyond the bounds of the second."""
+    name = "tiny-narrow"
+    if not (checkpoints / name).exists():
+        tiny.write(checkpoints, name, types.Varies.REWARD, seed=0, bound=0.25)
+    narrow = transport.create_session(name, 7, None, "", LEARN_S)  # its policy is exported, which takes seconds
+    assert narrow.environment.action_high == (0.25, 0.5)
+    wide, bounded = (transport.act(each.id, OBSERVATION, MEAN, CALL_S) for each in (session, narrow))
+    assert bounded.weights_hash == wide.weights_hash
+    assert bounded.action == pytest.approx(0.25 * wide.action, abs=1e-6)
+    transport.delete_session(narrow.id, "", CALL_S)
+    assert transport.act(session.id, OBSERVATION, MEAN, CALL_S).action.tolist() == wide.action.tolist()
 
 
 def test_a_deleted_session_is_gone(transport: Transport, session: Session) -> None:

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import msgpack
 import pytest
 import trustme
+from websockets.sync.client import connect
 
-from mier_client import AccessDenied, Client, MierError, Retrier, RetryPolicy, Timeouts, Tls
+from mier_client import AccessDenied, AsyncClient, Client, MierError, Retrier, RetryPolicy, Timeouts, Tls
 from mier_service.access.keys import Scope
 from tests.contract.conftest import REWARD
 from tests.contract.helpers import OBSERVATION
@@ -113,6 +115,33 @@ def test_tls_and_a_key_let_in(tls_server: Server, ours: Authority, key: str, kin
         assert stranger.ready()
         with pytest.raises(AccessDenied, match="UNAUTHENTICATED"):
             stranger.get_session(session.id)
+
+
+@pytest.mark.anyio
+@pytest.mark.usefixtures("one_event_loop")
+@pytest.mark.parametrize("kind", ["http", "grpc"])
+async def test_tls_and_a_key_let_an_event_loop_in(tls_server: Server, ours: Authority, key: str, kind: str) -> None:
+    """Broken on purpose: the key made a header twice over gRPC; seen: refused as no key before anything was sent."""
+    url = _url(tls_server, kind)
+    async with AsyncClient.connect(url, PATIENT, ONCE, api_key=key, tls=Tls(ours.ca)) as client:
+        session = await client.create_session(REWARD)
+        async with client.open_act_stream() as acting:
+            assert (await acting.act(session.id, OBSERVATION, deterministic=True)).policy_version == 1
+    async with AsyncClient.connect(url, PATIENT, ONCE, tls=Tls(ours.ca)) as stranger:
+        assert await stranger.ready()
+        with pytest.raises(AccessDenied, match="UNAUTHENTICATED"):
+            await stranger.get_session(session.id)
+    with pytest.raises(ValueError, match="expected api_key as"):
+        AsyncClient.connect(url, api_key="no key", tls=Tls(ours.ca))
+
+
+def test_a_robot_of_openpi_connects_over_tls(tls_server: Server, ours: Authority, key: str) -> None:
+    with Client.connect(_url(tls_server, "http"), PATIENT, ONCE, api_key=key, tls=Tls(ours.ca)) as client:
+        session = client.create_session(REWARD)
+    url = f"{_url(tls_server, 'http').replace('http', 'ws', 1)}/sessions/{session.id}/openpi"
+    headers = {"Authorization": f"Api-Key {key}"}
+    with connect(url, ssl=Tls(ours.ca).http(), additional_headers=headers, proxy=None) as robot:
+        assert msgpack.unpackb(robot.recv(PATIENT.call_s))["session_id"] == session.id
 
 
 @pytest.mark.parametrize("kind", ["http", "grpc"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,17 +56,21 @@ def write(
     gate: GateThresholds | None = None,
     gate_sign: float = 1.0,
     learning_rate: float = 3e-4,
+    bound: float = 1.0,
     ood: OodReference | None = None,
+    model: ModelConfig | None = None,
+    adapt: AdaptConfig | None = None,
+    head_scale: float = 1.0,
 ) -> None:
     """Writes checkpoints/<name>/ under `folder`; its environment bears the same name unless another is given.
     `observation_std` is that of the policy's normaliser: trained ones go down to 0.01. With a gate it has the gate's
     networks, of random weights as all are; with a `gate_sign` of -1 it likes what it disliked. `learning_rate` is of
-    fine-tuning."""
+    fine-tuning. `bound` scales the bounds of actions, which leaves the weights as they are."""
     torch.manual_seed(seed)
     configuration = Configuration(
         name="tiny",
-        model=ModelConfig(context_dim=context_dim, hidden=(16, 16)),
-        adapt=AdaptConfig(min_transitions=20),
+        model=model or ModelConfig(context_dim=context_dim, hidden=(16, 16)),
+        adapt=adapt or AdaptConfig(min_transitions=20),
         sac=SacConfig(hidden=(16, 16)),
         finetune=FineTuneConfig(
             updates=60,
@@ -77,9 +82,17 @@ def write(
         ),
         gate=gate is not None,
     )
-    agent = Agent.build(spec(environment or name, varies), configuration, training_tasks=3)
+    environment_spec = spec(environment or name, varies)
+    environment_spec = replace(
+        environment_spec,
+        action_low=tuple(bound * low for low in environment_spec.action_low),
+        action_high=tuple(bound * high for high in environment_spec.action_high),
+    )
+    agent = Agent.build(environment_spec, configuration, training_tasks=3)
     agent.training_contexts = torch.randn(3, context_dim)
     agent.policy.observation_norm.std.fill_(observation_std)
+    with torch.no_grad():
+        agent.model.head.weight.mul_(head_scale)
     if agent.gate_model is not None:
         with torch.no_grad():
             agent.gate_model.head.weight[0].mul_(gate_sign)

@@ -1,7 +1,9 @@
 """`make promises`: the long form of every promise of docs/reliability.md, as a table and as out/promises.json.
 
 A row is a promise and the tests that try it; `tried` is what a test counts itself (cycles, calls, examples), or 1 for
-each test. The status is 1 if anything failed.
+each test. Each row says the command and the commit that it is of. With `--only`, rows of other promises stay in the
+file as they are: what takes an hour need not be done again for one of them. With `--add`, what is tried now counts
+beside what the file says of the same promise, for runs of several seeds. The status is 1 if anything failed.
 """
 
 from __future__ import annotations
@@ -9,12 +11,12 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import os
 import platform
 import re
 import subprocess
 import sys
-import time
 from collections import Counter
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -29,7 +31,10 @@ PROMISES = {
     "nothing acknowledged is lost or doubled": ["tests/promises/test_kill.py", "tests/promises/test_kill_apart.py"],
     "what is committed survives power loss": ["tests/promises/test_power_loss.py"],
     "a retry equals a single call": ["tests/promises/test_lost_answers.py", "tests/contract/test_idempotency.py"],
-    "a failing disk or file is said, and passes": ["tests/promises/test_storage_faults.py"],
+    "a failing disk or file is said, and passes": [
+        "tests/promises/test_storage_faults.py",
+        "tests/promises/test_full_disk.py",
+    ],
     "a restart resumes": ["tests/promises/test_resume.py"],
     "it ends well": ["tests/promises/test_ending.py"],
     "lineage by hand": ["tests/contract/test_lineage.py"],
@@ -44,6 +49,7 @@ PROMISES = {
     ],
     "sessions never see each other": ["tests/contract/test_isolation.py"],
     "bounded, and dead peers freed": ["tests/contract/test_bounds.py"],
+    "memory is bounded": ["tests/promises/test_memory.py"],
     "no input breaks it": ["tests/contract/test_fuzz_*.py", "tests/unit/test_fuzz_*.py"],
 }
 """Patterns of files by promise; those that are not there yet are left out of the table."""
@@ -85,26 +91,47 @@ class Collector:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make promises", description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--cycles", type=int, default=500, help="kills (default %(default)s)")
+    parser.add_argument("--kill-within-s", type=float, default=math.inf, help="fewer kills, where they take longer")
     parser.add_argument("--examples", type=int, default=1000, help="generated inputs of each fuzz test")
+    parser.add_argument("--sessions", type=int, default=10_000, help="that come and go while memory is measured")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="", help="promises whose name this pattern finds")
+    parser.add_argument("--add", action="store_true", help="count beside the rows that are there; of another seed")
     parser.add_argument("--out", type=Path, default=Path("out/promises.json"))
     options = parser.parse_args()
     os.environ["MIER_KILL_CYCLES"] = str(options.cycles)
+    os.environ["MIER_KILL_WITHIN_S"] = str(options.kill_within_s)
+    os.environ["MIER_MEMORY_SESSIONS"] = str(options.sessions)
     os.environ["MIER_PROMISES_SEED"] = str(options.seed)
     os.environ["MIER_PROMISES_LONG"] = "1"
     os.environ.setdefault("MIER_FUZZ_EXAMPLES", str(options.examples))
     chosen = {name: _files(patterns) for name, patterns in PROMISES.items() if re.search(options.only, name)}
     chosen = {name: files for name, files in chosen.items() if files}
     collector = Collector()
-    started_s = time.time()
     pytest.main(["-q", "-p", "no:cacheprovider", *itertools.chain(*chosen.values())], plugins=[collector])
-    rows = [_row(name, files, collector) for name, files in chosen.items()]
+    run = {"command": _command(options), "seed": options.seed, "commit": _commit()}
+    rows = [{**_row(name, files, collector), "runs": [run]} for name, files in chosen.items()]
     _show(rows)
-    report = {"rows": rows, **_circumstances(options, time.time() - started_s)}
     options.out.parent.mkdir(parents=True, exist_ok=True)
+    report = {"rows": _with_others(rows, options.out, options.add), **_circumstances()}
     options.out.write_text(json.dumps(report, indent=1) + "\n")
     return 1 if any(row["failed"] or not row["tried"] for row in rows) else 0
+
+
+def _with_others(rows: list[dict[str, Any]], out: Path, add: bool) -> list[dict[str, Any]]:
+    """In the order of `PROMISES`; what was not tried this time is as it was."""
+    before = {row["promise"]: row for row in (json.loads(out.read_text())["rows"] if out.is_file() else [])}
+    if add:
+        rows = [_sum(before[row["promise"]], row) if row["promise"] in before else row for row in rows]
+    found = before | {row["promise"]: row for row in rows}
+    return [found[name] for name in PROMISES if name in found]
+
+
+def _sum(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Two rows of a promise as one."""
+    summed = {name: one[name] + other[name] for name in ("tried", "failed", "seconds", "failures", "runs")}
+    counts = Counter(one["counts"]) + Counter(other["counts"])
+    return {**other, **summed, "counts": dict(sorted(counts.items()))}
 
 
 def _files(patterns: list[str]) -> list[str]:
@@ -132,15 +159,19 @@ def _show(rows: list[dict[str, Any]]) -> None:
     Console(width=140).print(table)
 
 
-def _circumstances(options: argparse.Namespace, seconds: float) -> dict[str, Any]:
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+def _command(options: argparse.Namespace) -> str:
+    within = f" --kill-within-s {options.kill_within_s:g}" if options.kill_within_s < math.inf else ""
+    only = f" --only '{options.only}'" if options.only else ""
+    arguments = f"--cycles {options.cycles} --sessions {options.sessions} --seed {options.seed}{within}{only}"
+    return f'MIER_FUZZ_EXAMPLES={os.environ["MIER_FUZZ_EXAMPLES"]} make promises PROMISES_ARGS="{arguments}"'
+
+
+def _commit() -> str:
+    return subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+
+
+def _circumstances() -> dict[str, Any]:
     return {
-        "command": f"make promises PROMISES_ARGS='--cycles {options.cycles} --seed {options.seed}'",
-        "seed": options.seed,
-        "cycles": options.cycles,
-        "examples": int(os.environ["MIER_FUZZ_EXAMPLES"]),
-        "commit": commit,
-        "seconds": round(seconds, 1),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "hardware": {"machine": platform.machine(), "cpus": os.cpu_count(), "kernel": platform.release()},
     }

@@ -24,6 +24,7 @@ from mier_client.transport import TransitionBatch, Transport
 from mier_client.values import Adapted, Submitted
 from mier_service.files import DamagedFile
 from mier_service.layout import DATABASE_FILE, Kind, content_files
+from tests.contract import usage
 from tests.contract.helpers import CALL_S
 
 LONG_UPDATES = 4000
@@ -278,6 +279,10 @@ class Books:
             ON p.row = (SELECT max(row) FROM promotions WHERE session_id = s.id)
             WHERE v.number IS NULL OR p.to_version IS NOT s.active_version"""
         assert _all(c, active) == [], "what acts is not what was promoted last"
+        counted, stored = usage.counted(c), usage.stored(c, self._data)
+        wrong = {name: (counted.get(name), stored.get(name)) for name in counted.keys() | stored.keys()}
+        wrong = {name: pair for name, pair in wrong.items() if pair[0] != pair[1]}
+        assert not wrong, f"what keys have stored is counted wrong: {wrong}"
 
     @contextmanager
     def _read(self) -> Iterator[sqlite3.Connection]:

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import os
+import queue
 import select
 import signal
+import socket
 import sqlite3
 import threading
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from http.client import HTTPResponse
 from pathlib import Path
 
 import grpc
+import httpx
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from mier_client.values import OperationState
+from mier_proto.convert import encode
+from mier_proto.v1 import adaptation_pb2 as pb
+from mier_proto.v1 import adaptation_pb2_grpc as pb_grpc
 from tests.contract.conftest import REWARD, connect
-from tests.contract.helpers import CALL_S, LEARN_S, batch, submit
+from tests.contract.helpers import CALL_S, LEARN_S, OBSERVATION, batch, refused, submit
 from tests.contract.server import Server
 from tests.promises.ledger import Ledger
 from tests.promises.robots import Robot
@@ -75,6 +83,78 @@ def test_sigterm_under_load_answers_all_that_it_took(
     assert [ask.call for ask in unanswered if ask.key in kept] == [], "taken, done, and not answered"
     assert state == OperationState.QUEUED.value
     assert (tmp_path / "data" / "saves" / f"{save}.safetensors").is_file()
+
+
+@pytest.mark.parametrize("over", ["http", "grpc"])
+def test_who_asks_while_it_drains_is_told(checkpoints: Path, tmp_path: Path, over: str) -> None:
+    """A call is under way when SIGTERM comes. Until it has its answer, who connects anew hears from /readyz that the
+    service drains, and from other calls to come back.
+
+    Seen to fail before it was mended: the HTTP port was closed at once, and a probe was refused like one of a service
+    that has crashed."""
+    server = Server(checkpoints, tmp_path / "data", "--finetune-workers", "0")
+    with closing(connect(server, over)) as transport:
+        session = transport.create_session(REWARD, 0, None, "", CALL_S)
+    with (_call_under_way_http if over == "http" else _call_under_way_grpc)(server, session.id) as finish:
+        os.kill(server.pid, signal.SIGTERM)
+        while (probed := _get(server, "readyz")).status_code == 200:
+            assert probed.json()["status"] == "ready"
+        assert (probed.status_code, probed.json()["status"]) == (503, "draining")
+        assert _get(server, "v1/readyz").status_code == 503
+        assert _get(server, "livez").status_code == 200
+        with closing(connect(server, "http")) as late, refused("DRAINING"):
+            late.get_session(session.id, CALL_S)
+        assert finish() == 1, "the version that acted"
+    assert server.wait() == 0
+
+
+def _get(server: Server, path: str) -> httpx.Response:
+    """Over a connection of its own."""
+    return httpx.get(f"{server.http}/{path}", trust_env=False, timeout=CALL_S)
+
+
+@contextmanager
+def _call_under_way_http(server: Server, session: str) -> Iterator[Callable[[], int]]:
+    """A request whose body is half there."""
+    query = {"session_id": session, "observation": [0.0] * 4, "deterministic": True}
+    body = json.dumps(query).encode()
+    host, port = server.http.removeprefix("http://").split(":")
+    head = f"POST /v1/act HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    with socket.create_connection((host, int(port)), CALL_S) as connection:
+        connection.sendall(f"{head}\r\n\r\n".encode() + body[:9])
+        assert _get(server, "livez").status_code == 200, "answered after the first one was read"
+
+        def finish() -> int:
+            connection.sendall(body[9:])
+            answer = HTTPResponse(connection)
+            answer.begin()
+            assert answer.status == 200
+            return int(json.loads(answer.read())["policy_version"])
+
+        yield finish
+
+
+@contextmanager
+def _call_under_way_grpc(server: Server, session: str) -> Iterator[Callable[[], int]]:
+    """A stream that was answered once."""
+    request = pb.ActStreamRequest(
+        request=pb.ActRequest(session_id=session, observation=encode(OBSERVATION), deterministic=True)
+    )
+    sent: queue.SimpleQueue[pb.ActStreamRequest | None] = queue.SimpleQueue()
+    with grpc.insecure_channel(server.grpc) as channel:
+        stream = iter(pb_grpc.AdaptationServiceStub(channel).ActStream(iter(sent.get, None), timeout=CALL_S))
+
+        def ask() -> int:
+            sent.put(request)
+            return int(next(stream).outcome.response.policy_version)
+
+        def finish() -> int:
+            version = ask()
+            sent.put(None)
+            return version
+
+        ask()
+        yield finish
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])

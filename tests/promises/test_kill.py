@@ -1,11 +1,12 @@
 """Promises 1 to 3: servers and workers killed with SIGKILL at named and at random moments, under traffic.
 
-The long form is for `make promises`: MIER_KILL_CYCLES=500.
+The long form is for `make promises`: MIER_KILL_CYCLES=500, or as many as MIER_KILL_WITHIN_S lets.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,17 +39,21 @@ def test_nothing_acknowledged_is_lost_or_doubled(
     that is not recorded. Each was seen within 12 cycles.
     """
     cycles = int(os.environ.get("MIER_KILL_CYCLES", SHORT_CYCLES))
+    until_s = time.monotonic() + float(os.environ.get("MIER_KILL_WITHIN_S", "inf"))
     run = Run(Machine(launcher, checkpoints, tmp_path / "data"), Ledger(), SEED)
     run.prepare()
     every = {process: points(process) for process in (SERVER, WORKER)}
     named = sum(map(len, every.values()))
     number = 0
-    while run.tally["cycles"] < cycles:
+    while run.tally["cycles"] < cycles and time.monotonic() < until_s:
         for scene in scenes(every, named // 3, SEED + number)[: cycles - run.tally["cycles"]]:
+            if time.monotonic() > until_s:
+                break
             run.cycle(scene)
             if run.tally["cycles"] % 10 == 0:
                 print(run.tally["cycles"], "cycles", scene, flush=True)
-        number += 1
+        else:
+            number += 1
     run.finish()
     print(dict(run.tally), dict(run.ledger.tally), "missed:", sorted(run.missed))
     for name, value in {"tried": run.tally["cycles"], **run.tally, **run.ledger.tally}.items():

@@ -14,7 +14,7 @@ from mier_service import store_sessions
 from mier_service.acting import ActCall, Acting
 from mier_service.files import ContentFiles
 from mier_service.offload import BoundedPool
-from mier_service.policies import PolicyCache
+from mier_service.ready_sessions import ReadySessions
 from mier_service.storage import Storage
 from mier_service.store_promotions import Why, swap
 from mier_service.values import (
@@ -106,7 +106,7 @@ def test_a_load_that_a_swap_overtakes_does_not_bring_the_old_version_back(tmp_pa
     storage.prepare()
     _, second = versions(storage)
     files, pool = SlowFiles(tmp_path / "data" / "policies"), BoundedPool("store", 2, 8)
-    acting = Acting(storage.store, files, PolicyCache(4), pool, 10)
+    acting = Acting(storage.store, files, ReadySessions(10, 4), pool)
 
     async def overtake() -> int:
         first = asyncio.create_task(acting.act(CALL))

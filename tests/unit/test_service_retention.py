@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from mier_service import purging, store_keys, store_operations, store_sessions
 from mier_service.acting import ActCall, Acting
 from mier_service.errors import ServiceError
 from mier_service.offload import BoundedPool
-from mier_service.policies import PolicyCache
+from mier_service.ready_sessions import ReadySessions
 from mier_service.retention import Retention
 from mier_service.schema import operations
 from mier_service.storage import KEYS_KEPT_S, Storage
@@ -72,11 +72,17 @@ def pool() -> Iterator[BoundedPool]:
 
 @pytest.fixture
 def acting(storage: Storage, pool: BoundedPool) -> Acting:
-    return Acting(storage.store, storage.onnx, PolicyCache(4), pool, 10)
+    return Acting(storage.store, storage.onnx, ReadySessions(10, 4), pool)
 
 
-def retention(storage: Storage, acting: Acting, pool: BoundedPool, keep_s: float | None = KEEP_S) -> Retention:
-    return Retention(storage, acting, pool, keep_s, 1.0)
+def retention(
+    storage: Storage,
+    acting: Acting,
+    pool: BoundedPool,
+    keep_s: float | None = KEEP_S,
+    uptime: Callable[[], float] | None = None,
+) -> Retention:
+    return Retention(storage, acting, pool, keep_s, 1.0, uptime or storage.clock)
 
 
 def add_session(storage: Storage, name: str, weights: bytes) -> None:
@@ -197,6 +203,23 @@ def test_time_in_which_the_service_did_not_run_does_not_count(
     assert anyio.run(keeper.sweep) == 1
 
 
+def test_a_clock_that_is_set_takes_nothing(storage: Storage, acting: Acting, pool: BoundedPool, clock: Clock) -> None:
+    """A robot without a clock of its own starts in 1970, makes a session, and finds a network.
+
+    Seen to fail before it was mended: the session of five minutes ago was deleted."""
+    years = (clock() - 60.0) / DAY_S
+    clock.days(-years)
+    uptime = Clock(0.0)
+    keeper = retention(storage, acting, pool, uptime=uptime)
+    add_session(storage, "new", b"")
+    uptime.now_s = 300.0
+    clock.days(years)
+    assert anyio.run(keeper.sweep) == 0
+    assert names(storage) == ["new"]
+    uptime.days(31)
+    assert anyio.run(keeper.sweep) == 1
+
+
 def add_operation(storage: Storage, session_id: str) -> str:
     """A fine-tune that waits; its id."""
     now = store_sessions.to_time(storage.clock())
@@ -216,7 +239,7 @@ def add_operation(storage: Storage, session_id: str) -> str:
         update_time=now,
     )
     with storage.store.write() as c:
-        store_operations.add(c, operation, 0, 0)
+        store_operations.add(c, operation, 0, 0, 0)
     return operation.id
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import gymnasium
 import numpy as np
 import torch
 
@@ -15,6 +14,7 @@ from mier.checkpoint import Checkpoint
 from mier.session import Session
 from mier.types import Transitions
 from mier_envs.families import Family, Task
+from mier_envs.switching import take_over
 
 _CHUNK_STEPS = 5
 """Transitions that are submitted together; the context, and with it the policy, may move after each lot."""
@@ -61,7 +61,7 @@ def _episode(
     lot: list[tuple[Any, ...]] = []
     for step in range(session.checkpoint.spec.horizon_steps):
         if step == switch and switch:
-            env = _switched(env, family.make(after))
+            env = take_over(env, family.make(after))
         action = session.act(np.asarray(observation, np.float32), episode=number, step=step, deterministic=False)
         following, reward, terminated, truncated, _ = env.step(action)
         lot.append((observation, action, reward, following, terminated))
@@ -73,15 +73,6 @@ def _episode(
         if terminated or truncated:
             break
     env.close()
-
-
-def _switched(old: gymnasium.Env[Any, Any], new: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
-    """The new environment (MuJoCo's), in the state that the old one is in."""
-    new.reset(seed=0)
-    data = old.unwrapped.data  # type: ignore[attr-defined]
-    new.unwrapped.set_state(data.qpos.copy(), data.qvel.copy())  # type: ignore[attr-defined]
-    old.close()
-    return new
 
 
 @dataclass(frozen=True)

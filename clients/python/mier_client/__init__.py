@@ -1,10 +1,11 @@
 """Client of the MIER adaptation service: a robot's side of the contract, over HTTP or gRPC.
 
-Needs neither torch nor mujoco. Start at `Client.connect`.
+Needs neither torch nor mujoco. Start at `Client.connect`, or at `AsyncClient.connect` where an event loop runs.
 """
 
-from mier_client.acting import Acting
-from mier_client.client import Client, Timeouts
+from mier_client.acting import Acting, AsyncActing
+from mier_client.async_client import AsyncClient
+from mier_client.client import Client
 from mier_client.errors import (
     AccessDenied,
     Conflict,
@@ -16,11 +17,16 @@ from mier_client.errors import (
     OperationFailed,
     Overloaded,
     Problem,
+    QuotaExceeded,
     ServerFault,
     Unavailable,
 )
+from mier_client.policy import Policy
+from mier_client.recorder import Recorder, Step
+from mier_client.remote import RemotePolicy
 from mier_client.retry import Retrier, RetryPolicy
 from mier_client.security import Tls
+from mier_client.surface import Timeouts
 from mier_client.values import (
     Acted,
     Adapted,
@@ -36,6 +42,7 @@ from mier_client.values import (
     PromotionKind,
     PromotionRecord,
     Session,
+    SessionMode,
     SessionState,
     Submitted,
     Varies,
@@ -48,6 +55,8 @@ __all__ = [
     "Acted",
     "Acting",
     "Adapted",
+    "AsyncActing",
+    "AsyncClient",
     "Client",
     "Conflict",
     "DeadlineExceeded",
@@ -64,16 +73,22 @@ __all__ = [
     "OperationFailed",
     "OperationState",
     "Overloaded",
+    "Policy",
     "PolicyVersion",
     "Problem",
     "Promotion",
     "PromotionKind",
     "PromotionRecord",
+    "QuotaExceeded",
+    "Recorder",
+    "RemotePolicy",
     "Retrier",
     "RetryPolicy",
     "ServerFault",
     "Session",
+    "SessionMode",
     "SessionState",
+    "Step",
     "Submitted",
     "Timeouts",
     "Tls",

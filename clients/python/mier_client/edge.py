@@ -14,11 +14,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float32]
+from mier_client.policy import Predicting
+from mier_client.values import FloatArray
 
 
-class EdgePolicy:
-    """One policy version, called step by step. Not for several threads at once: its buffers are its own."""
+class EdgePolicy(Predicting):
+    """One policy version, called step by step. Not for several threads at once: its buffers are its own.
+
+    `predict` explores as it is told if there is a seed, else never.
+    """
 
     def __init__(
         self, onnx: bytes | str | Path, context: npt.ArrayLike, *, seed: int | None = None, episode: int = 0
@@ -34,6 +38,7 @@ class EdgePolicy:
             ImportError: ONNX Runtime is not installed.
             ValueError: the context does not fit the graph.
         """
+        super().__init__(episode)
         try:
             import onnxruntime as ort
         except ImportError as error:
@@ -67,7 +72,7 @@ class EdgePolicy:
         for name in ("observation", "context", "noise"):
             self._binding.bind_ortvalue_input(name, self._kept[name])
         self._binding.bind_ortvalue_output("action", self._kept["action"])
-        self._seed, self.episode, self.step = seed, episode, 0
+        self._seed = seed
 
     def act(self, observation: npt.ArrayLike) -> FloatArray:
         """observation [observation_dim] -> action [action_dim] in environment units.
@@ -75,13 +80,20 @@ class EdgePolicy:
         Raises:
             ValueError: another shape, numbers that are not finite, or so large that the action would not be.
         """
+        action = self.act_at(observation, self.episode, self.step, self._seed is None)
+        self.step += 1
+        return action
+
+    def act_at(self, observation: npt.ArrayLike, episode: int, step: int, deterministic: bool) -> FloatArray:
+        """The action at that step of that episode, without counting it; ValueError as of `act`."""
         values = observation if isinstance(observation, np.ndarray) else np.asarray(observation, np.float32)
         # A search for a zero byte takes a third of the time of `all`.
         if values.shape != self._shape or 0 in np.isfinite(values, self._finite).tobytes():
             raise ValueError(f"expected a finite observation {list(self._shape)}, came {values!r}")
         self._observation[0] = values
         if self._seed is not None:
-            self._noise[0] = exploration_noise(self._seed, self.episode, self.step, self._action_dim)
+            exploring = not deterministic
+            self._noise[0] = exploration_noise(self._seed, episode, step, self._action_dim) if exploring else 0.0
         self._session.run_with_iobinding(self._binding)
         action: FloatArray = self._action[0].copy()
         # Numbers so large that the network overflows are finite, too.
@@ -89,12 +101,7 @@ class EdgePolicy:
             raise ValueError(
                 f"expected an observation in the policy's range, came {values!r}: its action is not finite"
             )
-        self.step += 1
         return action
-
-    def reset(self) -> None:
-        """Begin the next episode, at step 0."""
-        self.episode, self.step = self.episode + 1, 0
 
 
 def exploration_noise(seed: int, episode: int, step: int, action_dim: int) -> FloatArray:

@@ -80,7 +80,13 @@ class Conflict(MierError):
 
 
 class Overloaded(MierError):
-    """A queue or a quota is full. Retried while the deadline lasts."""
+    """The service has too much to do. Retried while the deadline lasts."""
+
+
+class QuotaExceeded(Overloaded):
+    """A bound of the caller's own key is reached; `reason` says which: calls under way, sessions, fine-tunes or stored
+    bytes. Retried as `Overloaded` is, after the pause that the service names; where that pause is longer than the
+    deadline, as for sessions and stored bytes, it is raised at once."""
 
 
 class Unavailable(MierError):

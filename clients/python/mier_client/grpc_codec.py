@@ -23,6 +23,8 @@ _DOMAIN = "mier"
 _TYPE_PREFIX = "urn:problem-type:mier:"
 """What HTTP's problems are called in full; gRPC sends the reason alone."""
 _PREFIXES = {"VersionOrigin": "VERSION_ORIGIN_", "Promotion": "PROMOTION_", "PromotionKind": "PROMOTION_KIND_"}
+_QUOTAS = ("TOO_MANY_CALLS", "TOO_MANY_SESSIONS", "TOO_MANY_FINE_TUNES", "TOO_MUCH_STORED")
+"""Reasons of RESOURCE_EXHAUSTED that are the caller's own bound and not the service's."""
 _KINDS: dict[grpc.StatusCode, type[MierError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidRequest,
     grpc.StatusCode.OUT_OF_RANGE: errors.InvalidRequest,
@@ -72,7 +74,17 @@ def session(message: pb.Session) -> values.Session:
         transitions_count=message.transitions_count,
         create_time=_time(message.create_time),
         pinned=message.pinned,
+        mode=_mode(message.mode),
+        task_number=message.task_number or 1,  # the first releases did not say
+        task_start=message.task_start,
     )
+
+
+def _mode(number: int) -> values.SessionMode:
+    if number == pb.SESSION_MODE_UNSPECIFIED:
+        return values.SessionMode.OFF  # the first releases did not say
+    known = next((name for name, value in pb.SessionMode.items() if value == number), "")
+    return values.SessionMode(known.removeprefix("SESSION_MODE_").lower())
 
 
 def environment_message(spec: values.EnvironmentSpec) -> pb.EnvironmentSpec:
@@ -169,7 +181,38 @@ def operation(message: pb.Operation) -> values.Operation:
         attempts=message.attempts,
         create_time=_time(message.create_time),
         update_time=_time(message.update_time),
+        reason=message.reason,
     )
+
+
+@reply("an adaptation")
+def adapted(message: pb.AdaptResponse) -> values.Adapted:
+    return values.Adapted(
+        model_context=model_context(message.model_context),
+        active_version=policy_version(message.active_version),
+        published=message.published,
+        elapsed_ms=message.elapsed_ms,
+    )
+
+
+@reply("a count of stored steps")
+def submitted(message: pb.SubmitTransitionsResponse) -> values.Submitted:
+    return values.Submitted(message.stored, message.duplicates, message.transitions_count)
+
+
+@reply("a page of sessions")
+def sessions(message: pb.ListSessionsResponse) -> tuple[list[values.Session], str]:
+    return [session(item) for item in message.sessions], message.next_page_token
+
+
+@reply("a page of versions")
+def versions(message: pb.ListVersionsResponse) -> tuple[list[values.PolicyVersion], str]:
+    return [policy_version(item) for item in message.versions], message.next_page_token
+
+
+@reply("a page of changes of version")
+def promotions(message: pb.ListPromotionsResponse) -> tuple[list[values.PromotionRecord], str]:
+    return [promotion_record(item) for item in message.promotions], message.next_page_token
 
 
 @reply("an action")
@@ -199,6 +242,8 @@ def _environment(message: pb.EnvironmentSpec) -> values.EnvironmentSpec:
 def _error(code: grpc.StatusCode, problem: Problem) -> MierError:
     if problem.reason == "BODY_TOO_LARGE":  # gRPC has one code for this and for overload; only the latter passes
         return errors.InvalidRequest(problem)
+    if problem.reason in _QUOTAS:
+        return errors.QuotaExceeded(problem)
     return _KINDS.get(code, errors.ServerFault)(problem)
 
 

@@ -23,7 +23,7 @@ _KINDS: dict[int, type[MierError]] = {
     404: errors.NotFound,
     409: errors.Conflict,
     412: errors.Conflict,
-    429: errors.Overloaded,
+    429: errors.QuotaExceeded,
     502: errors.Unavailable,
     503: errors.Unavailable,
     504: errors.DeadlineExceeded,
@@ -66,6 +66,9 @@ def session(body: Json) -> values.Session:
         transitions_count=body["transitions_count"],
         create_time=_time(body["create_time"]),
         pinned=body.get("pinned", False),  # the first release did not say
+        mode=values.SessionMode(body.get("mode", "off")),
+        task_number=body.get("task_number", 1),
+        task_start=body.get("task_start", 0),
     )
 
 
@@ -147,6 +150,7 @@ def operation(body: Json) -> values.Operation:
         attempts=body["attempts"],
         create_time=_time(body["create_time"]),
         update_time=_time(body["update_time"]),
+        reason=body.get("reason", ""),
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import grpc.aio
 
 KEY_VARIABLE = "MIER_API_KEY"
 
@@ -57,8 +58,8 @@ class KeyedChannel:
     """A gRPC channel, each of whose calls carries the key. It covers the four kinds of calls that stubs are made of,
     so that no call can forget it; and unlike an interceptor it costs a call next to nothing."""
 
-    def __init__(self, channel: grpc.Channel, value: str) -> None:
-        self._channel = channel
+    def __init__(self, channel: grpc.Channel | grpc.aio.Channel, value: str) -> None:
+        self._channel: Any = channel
         self._metadata = (("authorization", value),)
 
     def unary_unary(self, *args: Any, **kwargs: Any) -> Any:

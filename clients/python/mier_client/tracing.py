@@ -31,6 +31,11 @@ def add_trace(request: httpx.Request) -> None:
     request.headers.update(trace_headers())
 
 
+async def add_trace_awaited(request: httpx.Request) -> None:
+    """The same for its awaited client."""
+    add_trace(request)
+
+
 class TracedChannel:
     """A gRPC channel, each of whose calls carries the trace. Under the one that carries the key (`security`)."""
 

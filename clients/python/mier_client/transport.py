@@ -1,133 +1,149 @@
-"""The surface that both transports fill: a call each, without retries. Values in, values out, typed errors.
+"""Who sends calls: one service, reached, blocking or not. Each call is sent once; retries are the client's business.
 
-`timeout_s` is the deadline of that one call. A write's `key` is its idempotency key.
+Calls (what is sent)  ──►  Transport       send, stream            blocking
+                      └──►  AsyncTransport  send, stream            awaited
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Callable, Iterator
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, cast, overload
 
-import numpy as np
-import numpy.typing as npt
+from mier_client.calls import ActQuery, Call, Calls, Page, TransitionBatch
+from mier_client.values import Operation
 
-from mier_client.values import (
-    Acted,
-    Adapted,
-    EnvironmentSpec,
-    FloatArray,
-    Operation,
-    PolicyVersion,
-    PromotionRecord,
-    Session,
-    Submitted,
-    Window,
-)
+__all__ = ["ActQuery", "ActStream", "AsyncActStream", "AsyncTransport", "Page", "TransitionBatch", "Transport"]
+
+P = ParamSpec("P")
+Value = TypeVar("Value")
+ValueOut = TypeVar("ValueOut", covariant=True)
 
 
-@dataclass(frozen=True, eq=False)
-class TransitionBatch:
-    """Consecutive steps of one episode; n >= 1 of them."""
+class Sent(Protocol[P, ValueOut]):
+    """A method with the parameters of a call that returns the call's value."""
 
-    episode: int
-    first_step: int
-    """Row i is step `first_step + i`."""
-    observation: FloatArray
-    """[n, observation_dim]"""
-    action: FloatArray
-    """[n, action_dim] Environment units."""
-    reward: FloatArray
-    """[n]"""
-    next_observation: FloatArray
-    """[n, observation_dim]"""
-    terminated: npt.NDArray[np.bool_]
-    """[n] The step ended the episode for good (a fall)."""
-    truncated: npt.NDArray[np.bool_]
-    """[n] The step was the last for another reason (time ran out)."""
-    policy_version: tuple[int, ...]
-    """[n] or [1] The version that chose each action; 0: none did."""
+    @overload
+    def __get__(self, sender: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, sender: object, owner: type) -> Callable[P, ValueOut]: ...
 
 
-@dataclass(frozen=True)
-class ActQuery:
-    """Where an action is asked for; `episode` and `step` are required when exploring."""
+def sent(describe: Callable[Concatenate[Calls, P], Call[Value]]) -> Sent[P, Value]:
+    """The method that sends what the sender's own description of that name says."""
 
-    deterministic: bool
-    episode: int | None
-    step: int | None
+    @wraps(describe)
+    def method(sender: ActStream | Transport, *args: P.args, **kwargs: P.kwargs) -> Value:
+        call: Call[Value] = getattr(sender.calls, describe.__name__)(*args, **kwargs)
+        return sender.send(call)
 
-
-@dataclass(frozen=True)
-class Page:
-    """A page of a list."""
-
-    size: int
-    token: str
+    return cast(Sent[P, Value], method)
 
 
-class ActStream(Protocol):
+class ActStream(ABC):
     """A control loop's acting; for one thread."""
 
-    def act(self, session_id: str, observation: FloatArray, query: ActQuery, timeout_s: float) -> Acted: ...
+    def __init__(self, calls: Calls) -> None:
+        self.calls = calls
 
-    def close(self) -> None: ...
+    @abstractmethod
+    def send(self, call: Call[Value]) -> Value:
+        """The answer of an act, asked once."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Lets go of what is its own."""
+
+    act = sent(Calls.act)
 
 
-class Transport(Protocol):
-    """One service, reached."""
+class Transport(ABC):
+    """One service, reached by calls that block; safe to share between threads."""
 
-    def create_session(
-        self, checkpoint: str, seed: int, expected: EnvironmentSpec | None, key: str, timeout_s: float
-    ) -> Session: ...
+    def __init__(self, calls: Calls) -> None:
+        self.calls = calls
 
-    def get_session(self, session_id: str, timeout_s: float) -> Session: ...
+    @abstractmethod
+    def send(self, call: Call[Value]) -> Value:
+        """The answer, or a typed error; asked once."""
 
-    def list_sessions(self, page: Page, timeout_s: float) -> tuple[Sequence[Session], str]:
-        """The page, and the token of the next one (empty on the last)."""
+    @abstractmethod
+    def stream(self, call: Call[Value]) -> Iterator[Value]:
+        """The answers of a call that has many."""
 
-    def delete_session(self, session_id: str, key: str, timeout_s: float) -> None: ...
-
-    def pause(self, session_id: str, key: str, timeout_s: float) -> Session: ...
-
-    def resume(self, session_id: str, key: str, timeout_s: float) -> Session: ...
-
-    def submit_transitions(self, session_id: str, batch: TransitionBatch, key: str, timeout_s: float) -> Submitted: ...
-
-    def adapt(self, session_id: str, window: Window, key: str, timeout_s: float) -> Adapted: ...
-
-    def finetune(self, session_id: str, updates: int | None, seed: int, key: str, timeout_s: float) -> Operation: ...
-
-    def get_operation(self, operation_id: str, timeout_s: float) -> Operation: ...
-
-    def cancel_operation(self, operation_id: str, key: str, timeout_s: float) -> Operation: ...
-
-    def watch_operation(self, operation_id: str, timeout_s: float) -> Iterator[Operation]:
-        """The operation now and at each change, up to its final state."""
-
-    def act(self, session_id: str, observation: FloatArray, query: ActQuery, timeout_s: float) -> Acted: ...
-
+    @abstractmethod
     def open_act_stream(self) -> ActStream:
         """What asks for many actions in a row at the least cost that the transport has."""
 
-    def list_versions(self, session_id: str, page: Page, timeout_s: float) -> tuple[Sequence[PolicyVersion], str]: ...
+    @abstractmethod
+    def close(self) -> None:
+        """Lets go of the connection."""
 
-    def promote(self, session_id: str, version: int, reason: str, key: str, timeout_s: float) -> Session: ...
+    create_session = sent(Calls.create_session)
+    get_session = sent(Calls.get_session)
+    list_sessions = sent(Calls.list_sessions)
+    delete_session = sent(Calls.delete_session)
+    pause = sent(Calls.pause)
+    set_mode = sent(Calls.set_mode)
+    resume = sent(Calls.resume)
+    act = sent(Calls.act)
+    submit_transitions = sent(Calls.submit_transitions)
+    adapt = sent(Calls.adapt)
+    finetune = sent(Calls.finetune)
+    get_operation = sent(Calls.get_operation)
+    cancel_operation = sent(Calls.cancel_operation)
+    list_versions = sent(Calls.list_versions)
+    promote = sent(Calls.promote)
+    roll_back = sent(Calls.roll_back)
+    pin = sent(Calls.pin)
+    unpin = sent(Calls.unpin)
+    move = sent(Calls.move)
+    list_promotions = sent(Calls.list_promotions)
+    live = sent(Calls.live)
+    ready = sent(Calls.ready)
 
-    def roll_back(self, session_id: str, reason: str, key: str, timeout_s: float) -> Session: ...
+    def watch_operation(self, operation_id: str, timeout_s: float) -> Iterator[Operation]:
+        return self.stream(self.calls.watch_operation(operation_id, timeout_s))
 
-    def pin(self, session_id: str, version: int | None, reason: str, key: str, timeout_s: float) -> Session: ...
 
-    def unpin(self, session_id: str, reason: str, key: str, timeout_s: float) -> Session: ...
+class AsyncActStream(ABC):
+    """A control loop's acting; for one task."""
 
-    def move(self, session_id: str, checkpoint: str, reason: str, key: str, timeout_s: float) -> Session: ...
+    @abstractmethod
+    async def send(self, call: Call[Value]) -> Value:
+        """As `ActStream.send`."""
 
-    def list_promotions(
-        self, session_id: str, page: Page, timeout_s: float
-    ) -> tuple[Sequence[PromotionRecord], str]: ...
+    @abstractmethod
+    async def close(self) -> None:
+        """As `ActStream.close`."""
 
-    def live(self, timeout_s: float) -> bool: ...
 
-    def ready(self, timeout_s: float) -> bool: ...
+class AsyncTransport(ABC):
+    """One service, reached from one event loop. A task that is cancelled cancels its call."""
 
-    def close(self) -> None: ...
+    def __init__(self, calls: Calls) -> None:
+        self.calls = calls
+
+    @abstractmethod
+    async def send(self, call: Call[Value]) -> Value:
+        """As `Transport.send`."""
+
+    @abstractmethod
+    def stream(self, call: Call[Value]) -> AsyncGenerator[Value, None]:
+        """As `Transport.stream`."""
+
+    @abstractmethod
+    def open_act_stream(self) -> AsyncActStream:
+        """As `Transport.open_act_stream`."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """As `Transport.close`."""
+
+
+def own(kind: type[Any], call: Call[Any]) -> Any:
+    """The call, which must be one of the transport's own kind."""
+    if not isinstance(call, kind):
+        raise TypeError(f"expected a {kind.__name__}, got {type(call).__name__}: a transport sends its own calls")
+    return call

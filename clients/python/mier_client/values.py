@@ -30,6 +30,23 @@ class SessionState(StrEnum):
     """It acts and records; adapt and finetune are refused."""
 
 
+class SessionMode(StrEnum):
+    """Whether a session adapts by itself."""
+
+    OFF = "off"
+    CONTEXT = "context"
+    """Its context follows the transitions as they come, and begins anew where the task changes."""
+    AUTO = "auto"
+    """That, and fine-tunes start by themselves where the task is out of distribution."""
+
+    UNRECOGNIZED = "unrecognized"
+    """Of a later release."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> SessionMode:
+        return cls.UNRECOGNIZED
+
+
 class VersionOrigin(StrEnum):
     """What made a policy version."""
 
@@ -174,6 +191,11 @@ class Session:
     create_time: datetime
     pinned: bool = False
     """Whether the active version stays until it is unpinned."""
+    mode: SessionMode = SessionMode.OFF
+    task_number: int = 1
+    """1, and 1 more for each change of the task that was noticed."""
+    task_start: int = 0
+    """So many of its transitions, the first stored, are of earlier tasks."""
 
 
 @dataclass(frozen=True)
@@ -276,6 +298,8 @@ class Operation:
     attempts: int
     create_time: datetime
     update_time: datetime
+    reason: str = ""
+    """Why the service began it by itself; empty where somebody asked."""
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,34 @@ SESSION_STATE_PAUSED: SessionState.ValueType  # 2
 """Acts and records; Adapt and FineTune are refused."""
 Global___SessionState: _TypeAlias = SessionState  # noqa: Y015
 
+class _SessionMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SessionModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SessionMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SESSION_MODE_UNSPECIFIED: _SessionMode.ValueType  # 0
+    """Not stated; not legal."""
+    SESSION_MODE_OFF: _SessionMode.ValueType  # 1
+    """Not at all: Adapt and FineTune do it."""
+    SESSION_MODE_CONTEXT: _SessionMode.ValueType  # 2
+    """The context follows the transitions as they come, and begins anew where the task changes."""
+    SESSION_MODE_AUTO: _SessionMode.ValueType  # 3
+    """That, and fine-tunes start by themselves where the task is out of distribution, until the gate promotes no more."""
+
+class SessionMode(_SessionMode, metaclass=_SessionModeEnumTypeWrapper):
+    """Whether a session adapts by itself."""
+
+SESSION_MODE_UNSPECIFIED: SessionMode.ValueType  # 0
+"""Not stated; not legal."""
+SESSION_MODE_OFF: SessionMode.ValueType  # 1
+"""Not at all: Adapt and FineTune do it."""
+SESSION_MODE_CONTEXT: SessionMode.ValueType  # 2
+"""The context follows the transitions as they come, and begins anew where the task changes."""
+SESSION_MODE_AUTO: SessionMode.ValueType  # 3
+"""That, and fine-tunes start by themselves where the task is out of distribution, until the gate promotes no more."""
+Global___SessionMode: _TypeAlias = SessionMode  # noqa: Y015
+
 class _VersionOrigin:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -451,6 +479,9 @@ class Session(_message.Message):
     TRANSITIONS_COUNT_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     PINNED_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    TASK_NUMBER_FIELD_NUMBER: _builtins.int
+    TASK_START_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Chosen by the service."""
     checkpoint: _builtins.str
@@ -467,6 +498,12 @@ class Session(_message.Message):
     """Transitions stored, each step counted once."""
     pinned: _builtins.bool
     """True: the active version stays until it is unpinned."""
+    mode: Global___SessionMode.ValueType
+    """Whether it adapts by itself."""
+    task_number: _builtins.int
+    """1, and 1 more for each change of the task that was noticed."""
+    task_start: _builtins.int
+    """So many of its transitions, the first stored, are of earlier tasks."""
     @_builtins.property
     def environment(self) -> Global___EnvironmentSpec:
         """The environment that observations and actions must fit."""
@@ -493,10 +530,13 @@ class Session(_message.Message):
         transitions_count: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         pinned: _builtins.bool = ...,
+        mode: Global___SessionMode.ValueType = ...,
+        task_number: _builtins.int = ...,
+        task_start: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "environment", b"environment", "model_context", b"model_context"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_version", b"active_version", "checkpoint", b"checkpoint", "checkpoint_hash", b"checkpoint_hash", "create_time", b"create_time", "environment", b"environment", "id", b"id", "model_context", b"model_context", "pinned", b"pinned", "seed", b"seed", "state", b"state", "transitions_count", b"transitions_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_version", b"active_version", "checkpoint", b"checkpoint", "checkpoint_hash", b"checkpoint_hash", "create_time", b"create_time", "environment", b"environment", "id", b"id", "mode", b"mode", "model_context", b"model_context", "pinned", b"pinned", "seed", b"seed", "state", b"state", "task_number", b"task_number", "task_start", b"task_start", "transitions_count", b"transitions_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1292,6 +1332,7 @@ class Operation(_message.Message):
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Chosen by the service."""
     session_id: _builtins.str
@@ -1307,13 +1348,15 @@ class Operation(_message.Message):
     seed: _builtins.int
     """Seed of all its randomness."""
     transitions_used: _builtins.int
-    """Transitions it learns from: all that the session held when it was asked for."""
+    """Transitions it learns from: all of the task that the session held when it was asked for."""
     start_version: _builtins.int
     """The version whose weights it starts from."""
     result_version: _builtins.int
     """The version it published; 0 before it succeeded."""
     attempts: _builtins.int
-    """Times that a worker took it up: more than 1 after a restart of the service."""
+    """Times that a worker took it up: more than 1 after a restart of the service, or where others had their turn."""
+    reason: _builtins.str
+    """Why the service began it by itself; empty where somebody asked."""
     @_builtins.property
     def metrics(self) -> Global___FineTuneMetrics:
         """The learning's newest metrics; unset before the first report."""
@@ -1348,10 +1391,11 @@ class Operation(_message.Message):
         attempts: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "_metrics", b"_metrics", "create_time", b"create_time", "error", b"error", "metrics", b"metrics", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "_metrics", b"_metrics", "attempts", b"attempts", "cancel_requested", b"cancel_requested", "create_time", b"create_time", "error", b"error", "id", b"id", "metrics", b"metrics", "result_version", b"result_version", "seed", b"seed", "session_id", b"session_id", "start_version", b"start_version", "state", b"state", "transitions_used", b"transitions_used", "update_time", b"update_time", "updates_done", b"updates_done", "updates_total", b"updates_total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "_metrics", b"_metrics", "attempts", b"attempts", "cancel_requested", b"cancel_requested", "create_time", b"create_time", "error", b"error", "id", b"id", "metrics", b"metrics", "reason", b"reason", "result_version", b"result_version", "seed", b"seed", "session_id", b"session_id", "start_version", b"start_version", "state", b"state", "transitions_used", b"transitions_used", "update_time", b"update_time", "updates_done", b"updates_done", "updates_total", b"updates_total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__error: _TypeAlias = _typing.Literal["error"]  # noqa: Y015
     _WhichOneofArgType__error: _TypeAlias = _typing.Literal["_error", b"_error"]  # noqa: Y015
@@ -1820,6 +1864,60 @@ class ResumeSessionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResumeSessionResponse: _TypeAlias = ResumeSessionResponse  # noqa: Y015
+
+@_typing.final
+class SetSessionModeRequest(_message.Message):
+    """Asks a session to adapt by itself, or not to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """Id of the session; required."""
+    mode: Global___SessionMode.ValueType
+    """Required."""
+    idempotency_key: _builtins.str
+    """See the conventions above."""
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        mode: Global___SessionMode.ValueType = ...,
+        idempotency_key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idempotency_key", b"idempotency_key", "mode", b"mode", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetSessionModeRequest: _TypeAlias = SetSessionModeRequest  # noqa: Y015
+
+@_typing.final
+class SetSessionModeResponse(_message.Message):
+    """It does from the next transitions on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def session(self) -> Global___Session:
+        """The session."""
+
+    def __init__(
+        self,
+        *,
+        session: Global___Session | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetSessionModeResponse: _TypeAlias = SetSessionModeResponse  # noqa: Y015
 
 @_typing.final
 class ListVersionsRequest(_message.Message):

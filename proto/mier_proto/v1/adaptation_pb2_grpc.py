@@ -115,6 +115,11 @@ class AdaptationServiceStub:
                 request_serializer=mier__proto_dot_v1_dot_adaptation__pb2.ResumeSessionRequest.SerializeToString,
                 response_deserializer=mier__proto_dot_v1_dot_adaptation__pb2.ResumeSessionResponse.FromString,
                 _registered_method=True)
+        self.SetSessionMode = channel.unary_unary(
+                '/mier_proto.v1.AdaptationService/SetSessionMode',
+                request_serializer=mier__proto_dot_v1_dot_adaptation__pb2.SetSessionModeRequest.SerializeToString,
+                response_deserializer=mier__proto_dot_v1_dot_adaptation__pb2.SetSessionModeResponse.FromString,
+                _registered_method=True)
         self.ListVersions = channel.unary_unary(
                 '/mier_proto.v1.AdaptationService/ListVersions',
                 request_serializer=mier__proto_dot_v1_dot_adaptation__pb2.ListVersionsRequest.SerializeToString,
@@ -275,6 +280,13 @@ class AdaptationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetSessionMode(self, request, context):
+        """Whether a session adapts by itself, from the next transitions on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListVersions(self, request, context):
         """Reads a session's policy versions, oldest first, in pages.
         """
@@ -411,6 +423,11 @@ def add_AdaptationServiceServicer_to_server(servicer, server):
                     servicer.ResumeSession,
                     request_deserializer=mier__proto_dot_v1_dot_adaptation__pb2.ResumeSessionRequest.FromString,
                     response_serializer=mier__proto_dot_v1_dot_adaptation__pb2.ResumeSessionResponse.SerializeToString,
+            ),
+            'SetSessionMode': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetSessionMode,
+                    request_deserializer=mier__proto_dot_v1_dot_adaptation__pb2.SetSessionModeRequest.FromString,
+                    response_serializer=mier__proto_dot_v1_dot_adaptation__pb2.SetSessionModeResponse.SerializeToString,
             ),
             'ListVersions': grpc.unary_unary_rpc_method_handler(
                     servicer.ListVersions,
@@ -881,6 +898,33 @@ class AdaptationService:
             '/mier_proto.v1.AdaptationService/ResumeSession',
             mier__proto_dot_v1_dot_adaptation__pb2.ResumeSessionRequest.SerializeToString,
             mier__proto_dot_v1_dot_adaptation__pb2.ResumeSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetSessionMode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mier_proto.v1.AdaptationService/SetSessionMode',
+            mier__proto_dot_v1_dot_adaptation__pb2.SetSessionModeRequest.SerializeToString,
+            mier__proto_dot_v1_dot_adaptation__pb2.SetSessionModeResponse.FromString,
             options,
             channel_credentials,
             insecure,

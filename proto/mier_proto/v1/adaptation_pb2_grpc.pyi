@@ -97,6 +97,8 @@ class AdaptationServiceStub:
     """
     ResumeSession: _grpc.UnaryUnaryMultiCallable[_adaptation_pb2.ResumeSessionRequest, _adaptation_pb2.ResumeSessionResponse]
     """Lets learning go on."""
+    SetSessionMode: _grpc.UnaryUnaryMultiCallable[_adaptation_pb2.SetSessionModeRequest, _adaptation_pb2.SetSessionModeResponse]
+    """Whether a session adapts by itself, from the next transitions on."""
     ListVersions: _grpc.UnaryUnaryMultiCallable[_adaptation_pb2.ListVersionsRequest, _adaptation_pb2.ListVersionsResponse]
     """Reads a session's policy versions, oldest first, in pages."""
     PromoteVersion: _grpc.UnaryUnaryMultiCallable[_adaptation_pb2.PromoteVersionRequest, _adaptation_pb2.PromoteVersionResponse]
@@ -172,6 +174,8 @@ class AdaptationServiceAsyncStub(AdaptationServiceStub):
     """
     ResumeSession: _aio.UnaryUnaryMultiCallable[_adaptation_pb2.ResumeSessionRequest, _adaptation_pb2.ResumeSessionResponse]  # type: ignore[assignment]
     """Lets learning go on."""
+    SetSessionMode: _aio.UnaryUnaryMultiCallable[_adaptation_pb2.SetSessionModeRequest, _adaptation_pb2.SetSessionModeResponse]  # type: ignore[assignment]
+    """Whether a session adapts by itself, from the next transitions on."""
     ListVersions: _aio.UnaryUnaryMultiCallable[_adaptation_pb2.ListVersionsRequest, _adaptation_pb2.ListVersionsResponse]  # type: ignore[assignment]
     """Reads a session's policy versions, oldest first, in pages."""
     PromoteVersion: _aio.UnaryUnaryMultiCallable[_adaptation_pb2.PromoteVersionRequest, _adaptation_pb2.PromoteVersionResponse]  # type: ignore[assignment]
@@ -340,6 +344,14 @@ class AdaptationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_adaptation_pb2.ResumeSessionResponse, _abc.Awaitable[_adaptation_pb2.ResumeSessionResponse]]:
         """Lets learning go on."""
+
+    @_abc_1.abstractmethod
+    def SetSessionMode(
+        self,
+        request: _adaptation_pb2.SetSessionModeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_adaptation_pb2.SetSessionModeResponse, _abc.Awaitable[_adaptation_pb2.SetSessionModeResponse]]:
+        """Whether a session adapts by itself, from the next transitions on."""
 
     @_abc_1.abstractmethod
     def ListVersions(

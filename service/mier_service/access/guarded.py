@@ -26,6 +26,7 @@ from mier_service.values import (
     AdaptationValue,
     OperationValue,
     PromotionPage,
+    SessionMode,
     SessionPage,
     SessionValue,
     StoredValue,
@@ -75,6 +76,10 @@ class GuardedSessions:
     async def resume(self, session_id: str, key: str) -> SessionValue:
         self._gate.require(Scope.ADAPT, session_id)
         return await self._plain.resume(session_id, key)
+
+    async def set_mode(self, session_id: str, mode: SessionMode, key: str) -> SessionValue:
+        self._gate.require(Scope.ADAPT, session_id)
+        return await self._plain.set_mode(session_id, mode, key)
 
     async def versions(self, session_id: str, page_size: int, page_token: str) -> VersionPage:
         self._gate.require(Scope.ACT, session_id)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -22,6 +24,33 @@ DEFAULT_DATA = Path("mier-data")
 def require_data_folder(data: Path) -> None:
     if not (data / DATABASE_FILE).is_file():
         raise Refused(f"{data} is no data folder of a service (it has no {DATABASE_FILE}): give --data the right one")
+
+
+@contextmanager
+def read_copy(data: Path) -> Iterator[Store]:
+    """A copy of the store among the temporary files, brought to this program's schema there. Nothing is written to the
+    folder itself, whether or not a service runs on it."""
+    require_data_folder(data)
+    source = data / DATABASE_FILE
+    # With no log beside it SQLite is told that nobody writes, or it would put a new one there in order to read.
+    at_rest = not source.with_name(f"{source.name}-wal").exists()
+    address = f"{source.absolute().as_uri()}?mode=ro" + ("&immutable=1" if at_rest else "")
+    with TemporaryDirectory(prefix="mierctl-") as folder:
+        copy = Path(folder) / DATABASE_FILE
+        try:
+            with (
+                closing(sqlite3.connect(address, uri=True, timeout=30.0)) as live,
+                closing(sqlite3.connect(copy)) as copied,
+            ):
+                live.backup(copied)
+        except sqlite3.Error as error:
+            raise Refused(f"the store {source} cannot be read: {error}") from error
+        store = Store(copy, connections=1)
+        try:
+            store.migrate()
+            yield store
+        finally:
+            store.close()
 
 
 @contextmanager

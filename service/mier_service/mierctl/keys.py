@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mier_service import store_api_keys, store_sessions
+from mier_service import store_api_keys, store_sessions, store_usage
 from mier_service.access.keys import ApiKey, Scope, hash_of, new_key
 from mier_service.mierctl.data_folder import DEFAULT_DATA, Data, open_store
 from mier_service.mierctl.output import Json, Refused, note, print_json, print_table, time_text
@@ -64,16 +64,23 @@ def create(
 
 @app.command("list")
 def list_keys(data: Data = DEFAULT_DATA, as_json: Json = False) -> None:
-    """Lists all keys there ever were, oldest first; never their secrets."""
+    """Lists all keys there ever were, oldest first, with what each has opened and stored; never their secrets."""
     with open_store(data) as store, store.read() as c:
-        keys = store_api_keys.all_keys(c)
-    now_s = time.time()
-    rows = [_json(key, now_s) for key in keys]
+        now_s = time.time()
+        rows = [
+            _json(key, now_s)
+            | {
+                "sessions": store_sessions.count_sessions(c, key.id),
+                "stored_bytes": store_usage.stored_bytes(c, key.id),
+            }
+            for key in store_api_keys.all_keys(c)
+        ]
     if as_json:
         print_json(rows)
     else:
-        head = ("id", "state", "scope", "session_id", "name", "create_time", "expire_time", "revoke_time")
-        print_table(head, [[row[column] or "-" for column in head] for row in rows])
+        head = ["id", "state", "scope", "session_id", "name", "create_time", "expire_time", "revoke_time"]
+        head += ["sessions", "stored_bytes"]
+        print_table(head, [[str(row[column] or "-") for column in head] for row in rows])
 
 
 @app.command()

@@ -9,9 +9,10 @@ import typer
 
 from mier_service import purging, store_sessions
 from mier_service.data_lock import lock_data
-from mier_service.mierctl.data_folder import DEFAULT_DATA, Data, require_data_folder
+from mier_service.mierctl.data_folder import DEFAULT_DATA, Data, read_copy, require_data_folder
 from mier_service.mierctl.output import Refused, note
 from mier_service.storage import Storage
+from mier_service.store import Store
 
 _DAY_S = 24 * 3600.0
 _ALL = 2**31
@@ -25,7 +26,9 @@ def purge(
         float | None,
         typer.Option(help="Delete those that nobody used for so many days and that are not being fine-tuned."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say which; nothing is written, and a service may be running.")
+    ] = False,
     data: Data = DEFAULT_DATA,
 ) -> None:
     """Deletes sessions with all their data, so that no byte of it stays in the store; no service may be running."""
@@ -33,6 +36,13 @@ def purge(
         raise Refused("expected either --session with ids or --idle-days, and not both: say which sessions are to go")
     if idle_days is not None and not idle_days > 0:
         raise Refused(f"expected --idle-days above 0, got {idle_days:g}")
+    if dry_run:
+        with read_copy(data) as store:
+            chosen = _chosen(store, session or [], idle_days)
+        for session_id in chosen:
+            print(session_id)
+        note(f"{len(chosen)} sessions would be deleted")
+        return
     require_data_folder(data)
     lock = lock_data(data)
     if lock is None:
@@ -44,24 +54,27 @@ def purge(
         storage = Storage(data, connections=1, clock=time.time)
         try:
             storage.prepare()
-            _purge(storage, session or [], idle_days, dry_run)
+            _purge(storage, _chosen(storage.store, session or [], idle_days))
         finally:
             storage.close()
 
 
-def _purge(storage: Storage, session: list[str], idle_days: float | None, dry_run: bool) -> None:
-    with storage.store.read() as c:
+def _chosen(store: Store, session: list[str], idle_days: float | None) -> list[str]:
+    """Ids, each once; refuses one that is not there."""
+    with store.read() as c:
         for session_id in session:
             store_sessions.require_session(c, session_id)
-        chosen = list(dict.fromkeys(session))
-        if idle_days is not None:
-            chosen = store_sessions.unused_since(c, storage.clock() - idle_days * _DAY_S, _ALL)
+        if idle_days is None:
+            return list(dict.fromkeys(session))
+        return store_sessions.unused_since(c, time.time() - idle_days * _DAY_S, _ALL)
+
+
+def _purge(storage: Storage, chosen: list[str]) -> None:
     for session_id in chosen:
         print(session_id)
-        if not dry_run:
-            with storage.store.write() as c:
-                remains = purging.remove_rows(c, session_id)
-            purging.remove_files(storage, remains)
-    if chosen and not dry_run:
+        with storage.store.write() as c:
+            remains = purging.remove_rows(c, session_id)
+        purging.remove_files(storage, remains)
+    if chosen:
         storage.store.compact()
-    note(f"{len(chosen)} sessions {'would be ' if dry_run else ''}deleted")
+    note(f"{len(chosen)} sessions deleted")
