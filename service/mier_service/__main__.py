@@ -15,6 +15,7 @@ import uvloop
 from pydantic import ValidationError
 from pydantic_settings import CliApp
 
+from mier_service import tracing
 from mier_service.config import CannotStart, ServeConfig
 from mier_service.ending import end_now
 from mier_service.logs import configure_logs
@@ -31,7 +32,14 @@ def main(arguments: list[str] | None = None) -> None:
             print(f"mier-serve: {flag}: {item['msg']}, got {item.get('input')!r}", file=sys.stderr)
         sys.exit(2)
     configure_logs(config.log_level)
-    end_now(uvloop.run(_serve(config)))
+    try:
+        tracing.start(config.trace_endpoint, config.trace_ratio, "mier-serve")
+    except CannotStart as error:
+        print(f"mier-serve: {error}", file=sys.stderr)
+        end_now(2)
+    status = uvloop.run(_serve(config))
+    tracing.stop()
+    end_now(status)
 
 
 async def _serve(config: ServeConfig) -> int:

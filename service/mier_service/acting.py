@@ -204,6 +204,21 @@ class Acting:
         """Refuses a version whose policy does not load. Reads its file, so it is not for the event loop."""
         _open(session_id, number, lambda: Policy(self._onnx_files.get(onnx_hash)))
 
+    @property
+    def in_memory(self) -> int:
+        """Sessions that are ready to act."""
+        return len(self._active)
+
+    @property
+    def policies(self) -> int:
+        """Policies that they act with."""
+        return len(self._policies)
+
+    @property
+    def behind(self) -> int:
+        """Sessions whose active version could not be loaded."""
+        return len(self._behind)
+
     def take_acted(self) -> set[str]:
         """The sessions that acted since it was last asked."""
         acted, self._acted = self._acted, set()

@@ -18,7 +18,6 @@ import torch
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mier_service import store_sessions
 from mier_service.access.gate import Gate
 from mier_service.access.guarded import GuardedCore
 from mier_service.access.refresh import keep_current
@@ -29,7 +28,7 @@ from mier_service.config import CannotStart, ServeConfig, WorkerConfig, url_host
 from mier_service.core import Core
 from mier_service.data_lock import lock_data
 from mier_service.ending import end_now
-from mier_service.errors import Reason, ServiceError
+from mier_service.errors import ServiceError
 from mier_service.exposure import exposure_of
 from mier_service.files import write_durably
 from mier_service.grpc import GrpcServer
@@ -37,6 +36,7 @@ from mier_service.health import build_health
 from mier_service.http import Guard, build_app
 from mier_service.http_protocol import HttpProtocol
 from mier_service.http_routes import build_router
+from mier_service.inference import build_inference
 from mier_service.key_bounds import CallsUnderWay, KeyBounds
 from mier_service.learning import Learning
 from mier_service.lifecycle import Lifecycle, Phase
@@ -44,6 +44,7 @@ from mier_service.lineage import Lineage
 from mier_service.logs import quiet_exporter
 from mier_service.loop_watch import LoopWatch
 from mier_service.metrics import Metrics
+from mier_service.monitor import Monitor
 from mier_service.moving import Moving
 from mier_service.offload import BoundedPool
 from mier_service.openpi import OpenpiEndpoint
@@ -56,6 +57,8 @@ from mier_service.storage import Storage
 from mier_service.timely_acting import TimelyActing
 from mier_service.tls import load_tls
 from mier_service.values import FallbackValue
+from mier_service.warm_up import prepare_checkpoints
+from mier_service.watched import watched
 from mier_service.workers import Workers
 
 _log = structlog.get_logger(__name__)
@@ -113,12 +116,14 @@ class Service:
             stored_bytes=config.max_stored_bytes_per_key,
         )
         calls_under_way = CallsUnderWay(bounds)
-        self._storage = Storage(config.data, connections=config.store_threads + 4, clock=time.time, bounds=bounds)
+        self._storage = Storage(config.data, connections=config.store_threads + 5, clock=time.time, bounds=bounds)
         self._store_pool = BoundedPool("store", config.store_threads, config.store_queue)
         self._adapt_pool = BoundedPool("adapt", 1, config.adapt_queue)
         self._decode_pool = BoundedPool("decode", 1, config.store_queue)
         self._poll_pool = BoundedPool("poll", 1, 4, shared=False)
         self._upkeep_pool = BoundedPool("upkeep", 1, 4, shared=False)
+        # Alone: what asks whether the store can be written must not wait behind those who found that it cannot.
+        self._monitor_pool = BoundedPool("monitor", 1, 0, shared=False)
         self._changes = Changes(config.max_watchers)
         self._acting = acting = Acting(
             self._storage.store,
@@ -149,7 +154,7 @@ class Service:
             Lineage(self._storage, acting, self._store_pool),
             Moving(self._storage, self._checkpoints, acting, self._adapt_pool),
         )
-        core = GuardedCore.of(plain, self._gate)
+        core = watched(GuardedCore.of(plain, self._gate), self._metrics)
         self._poller = Poller(
             self._storage.store,
             self._changes,
@@ -169,18 +174,31 @@ class Service:
                 turn_s=config.finetune_turn_s,
                 gate=config.gate,
                 log_level=config.log_level,
+                trace_endpoint=config.trace_endpoint,
+                trace_ratio=config.trace_ratio,
             ),
             config.finetune_workers,
             config.drain_within_s,
             self._metrics.worker_ended,
+            self._metrics.worker_told,
         )
         learning.on_queued = self._workers.wake
         recording.on_stored = self._self_adapting.notice
         watch = LoopWatch()
         self._grpc = GrpcServer(core, self._gate, calls_under_way, self._metrics, watch, config)
         calls = build_router(core, self._decode_pool, self._metrics, watch)
-        health = build_health(self._lifecycle, self._storage, self._poll_pool, self._metrics, self._checkpoints.names)
-        self._app = build_app(calls, health, exposure.keys_required)
+        self._monitor = Monitor(
+            self._storage,
+            self._lifecycle,
+            self._metrics,
+            self._monitor_pool,
+            config.check_every_s,
+            self._grpc.set_serving,
+        )
+        health = build_health(self._monitor, self._metrics, self._checkpoints.names)
+        inference = build_inference(core, self._decode_pool, self._monitor)
+        self._app = build_app(calls, health, inference, exposure.keys_required)
+        self._watch_parts()
         guard = Guard(self._app, self._lifecycle, self._gate, calls_under_way, self._metrics, watch, config)
         openpi = OpenpiEndpoint(
             core, self._gate, calls_under_way, self._lifecycle, self._decode_pool, self._metrics, config
@@ -222,12 +240,14 @@ class Service:
             asyncio.create_task(self._poller.run(), name="poller"),
             asyncio.create_task(keep_current(self._gate, self._poll_pool, self._config.poll_every_s), name="keys"),
             asyncio.create_task(self._retention.run(), name="upkeep"),
+            asyncio.create_task(self._monitor.run(), name="monitor"),
             asyncio.create_task(self._self_adapting.run(), name="self_adapting"),
             asyncio.create_task(self._acting.catch_up(_CATCH_UP_EVERY_S), name="catching_up"),
         ]
         if not self._stop.is_set():  # it may have been asked to end while it prepared
             self._workers.start()
-            await self._set_ready(True)
+            await self._monitor.look()
+            await self._enter(Phase.READY)
             self._announce(http_socket.getsockname()[1], grpc_port)
         stop = asyncio.create_task(self._stop.wait())
         ended, _ = await asyncio.wait((stop, http, *background), return_when=asyncio.FIRST_COMPLETED)
@@ -251,7 +271,7 @@ class Service:
         await asyncio.gather(*tasks, return_exceptions=True)
         with contextlib.suppress(ServiceError):
             await self._retention.write_down_use()
-        for pool in (self._store_pool, self._adapt_pool, self._decode_pool, self._poll_pool, self._upkeep_pool):
+        for pool in self._pools:
             await asyncio.to_thread(pool.close)
         self._storage.close()
 
@@ -268,23 +288,26 @@ class Service:
                 f"there is no checkpoint in {self._config.checkpoints}: give --checkpoints a folder whose "
                 "subfolders have a manifest.json"
             )
-        for name in names:
-            try:
-                held = self._checkpoints.get(name)
-                with self._storage.store.read() as c:
-                    known = store_sessions.onnx_of(c, held.checkpoint.hash, held.weights_hash)
-                if known is None:
-                    self._checkpoints.export(held)
-            except ServiceError as error:
-                if error.reason is not Reason.CHECKPOINT_UNUSABLE:
-                    raise
-                _log.error("checkpoint_unusable", checkpoint=name, detail=error.detail)
+        self._monitor.prepared(*prepare_checkpoints(self._checkpoints, self._storage, self._metrics))
         self._acting.warm()
 
-    async def _set_ready(self, ready: bool) -> None:
-        self._lifecycle.phase = Phase.READY if ready else Phase.DRAINING
-        self._metrics.ready(ready)
-        await self._grpc.set_serving(ready)
+    def _watch_parts(self) -> None:
+        """Metrics that are looked at when they are asked for."""
+        for pool in self._pools:
+            self._metrics.watch_pool(pool)
+        acting = self._acting
+        self._metrics.watch_memory(lambda: acting.in_memory, lambda: acting.behind, lambda: acting.policies)
+        self._storage.store.on_done = self._metrics.store_call
+
+    @property
+    def _pools(self) -> tuple[BoundedPool, ...]:
+        working = (self._store_pool, self._adapt_pool, self._decode_pool)
+        return (*working, self._poll_pool, self._upkeep_pool, self._monitor_pool)
+
+    async def _enter(self, phase: Phase) -> None:
+        """Told by the probes of both transports at once."""
+        self._lifecycle.phase = phase
+        await self._monitor.tell()
 
     def _announce(self, http_port: int, grpc_port: int) -> None:
         host = url_host(self._config.host)
@@ -301,7 +324,7 @@ class Service:
         _log.info("draining")
         clock = asyncio.get_running_loop().time
         until_s = clock() + self._config.drain_within_s
-        await self._set_ready(False)
+        await self._enter(Phase.DRAINING)
         self._changes.drain()
         await asyncio.gather(
             self._grpc.stop(self._config.drain_within_s),

@@ -57,6 +57,17 @@ class ServeConfig(BaseSettings):
         description="allow a host that is not loopback although strangers could call: the network keeps them out",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    trace_endpoint: str | None = Field(
+        default=None,
+        pattern=r"^https?://",
+        description="OpenTelemetry collector to send traces to, OTLP over gRPC, as http://127.0.0.1:4317; extra otel",
+    )
+    trace_ratio: float = Field(
+        default=0.01, ge=0, le=1, description="share of requests traced that bring no traceparent of their own"
+    )
+    check_every_s: float = Field(
+        default=5.0, gt=0, description="time between two looks at whether the store can be written"
+    )
     grpc_reflection: bool = Field(default=False, description="let gRPC clients list the calls")
 
     keep_idle_sessions_s: float | None = Field(
@@ -124,6 +135,8 @@ class WorkerConfig(BaseModel):
     turn_s: float = 60.0
     gate: bool = True
     log_level: str = "INFO"
+    trace_endpoint: str | None = None
+    trace_ratio: float = 0.0
 
 
 def is_loopback(host: str) -> bool:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from functools import cache
 from typing import Any, NoReturn, TypeVar
 
 import structlog
 from google.protobuf.message import Message
 
 from mier_service.access.gate import Gate
+from mier_service.call_watch import CallWatch
 from mier_service.callers import current_caller
 from mier_service.errors import Reason, ServiceError
 from mier_service.metrics import Metrics
@@ -49,7 +50,8 @@ class Answers:
     @asynccontextmanager
     async def _answering(self, call: str, rpc: Rpc) -> AsyncIterator[None]:
         """Through the gate; what is raised within ends the call as a refusal, and how it ended is counted."""
-        started_s = time.perf_counter()
+        method = name_of(call)
+        watch = CallWatch(self._metrics, "grpc", request_id(rpc), _text(rpc), method)
         outcome = "CANCELLED"
         try:
             self.enter(rpc)
@@ -62,7 +64,7 @@ class Answers:
             outcome = Reason.INTERNAL.value
             await refuse(rpc, _unexpected(call, rpc))
         finally:
-            self._metrics.call("grpc", call, outcome, time.perf_counter() - started_s)
+            watch.ended(outcome, method, f"gRPC {method}", {"rpc.system": "grpc", "rpc.method": call})
 
     def enter(self, rpc: Rpc) -> str:
         """Lets the call in, or refuses it; its caller."""
@@ -100,10 +102,21 @@ async def refuse(rpc: Rpc, error: ServiceError) -> NoReturn:
     raise AssertionError("abort raises")
 
 
+@cache
+def name_of(call: str) -> str:
+    """The name of a call as it is over HTTP."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", call).lower()
+
+
+def _text(rpc: Rpc) -> Iterator[tuple[str, str]]:
+    """The metadata, but for what is binary."""
+    return ((name, value) for name, value in rpc.invocation_metadata() or () if isinstance(value, str))
+
+
 def _authorization(rpc: Rpc) -> list[str]:
     return [str(value) for name, value in rpc.invocation_metadata() or () if name == "authorization"]
 
 
 def _unexpected(call: str, rpc: Rpc) -> ServiceError:
-    _log.exception("call_failed", call=call, request_id=request_id(rpc))
+    _log.exception("call_failed", call=call)
     return ServiceError(Reason.INTERNAL, "an error of the service; its log says more")

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from fastapi import APIRouter, Response
 from pydantic import Field
 
-from mier_service import store_sessions
-from mier_service.errors import ServiceError
-from mier_service.lifecycle import Lifecycle
 from mier_service.metrics import Metrics
-from mier_service.offload import BoundedPool
-from mier_service.storage import Storage
+from mier_service.monitor import Monitor
 from mier_service.values import Value
 
 
@@ -22,37 +19,42 @@ class Alive(Value):
     status: str = Field(examples=["alive"])
 
 
+class CheckValue(Value):
+    """One thing that must hold for the service to be ready."""
+
+    name: str = Field(
+        description="store: it can be written. checkpoint: at least one is loaded, its hashes verified. warm-up: their "
+        "policies have acted once.",
+        examples=["store"],
+    )
+    holds: bool = Field(description="Whether it did at the last look.")
+    detail: str = Field(description="What is wrong, also while it holds. Empty: nothing.", examples=[""])
+
+
 class Health(Value):
     """Whether calls are served."""
 
-    status: str = Field(description="ready, or why not: starting, draining, no store.", examples=["ready"])
+    status: str = Field(
+        description="ready, or why not: starting, draining, no store, no checkpoint, no warm-up.", examples=["ready"]
+    )
     checkpoints: list[str] = Field(description="Names of the checkpoints there are.")
-    sessions: int | None = Field(description="Sessions stored; null if the store does not answer.")
+    sessions: int | None = Field(description="Sessions stored at the last look; null if the store did not answer.")
+    checks: list[CheckValue] = Field(description="What readiness rests on.")
 
 
-def build_health(
-    lifecycle: Lifecycle,
-    storage: Storage,
-    pool: BoundedPool,
-    metrics: Metrics,
-    checkpoint_names: Callable[[], list[str]],
-) -> APIRouter:
+def build_health(monitor: Monitor, metrics: Metrics, checkpoint_names: Callable[[], list[str]]) -> APIRouter:
     """Routes that are answered even under load and while draining."""
     router = APIRouter(tags=["health"])
 
-    def count() -> int:
-        with storage.store.read() as c:
-            return store_sessions.count_sessions(c)
-
-    async def check(response: Response) -> Health:
-        try:
-            sessions = await pool.run(count)
-        except ServiceError:
-            sessions = None
-        status = lifecycle.phase.value if sessions is not None else "no store"
-        if status != "ready":
+    def check(response: Response) -> Health:
+        if not monitor.ready:
             response.status_code = 503
-        return Health(status=status, checkpoints=checkpoint_names(), sessions=sessions)
+        return Health(
+            status=monitor.status,
+            checkpoints=checkpoint_names(),
+            sessions=monitor.sessions,
+            checks=[CheckValue(name=c.name, holds=c.holds, detail=c.detail) for c in monitor.checks],
+        )
 
     unready = {503: {"description": "Calls are not served now.", "model": Health}}
 
@@ -63,13 +65,13 @@ def build_health(
 
     @router.get("/readyz", responses=unready)  # type: ignore[arg-type]
     async def readyz(response: Response) -> Health:
-        """200 while calls are served; 503 while starting, draining, or without a store."""
-        return await check(response)
+        """200 while calls are served and all checks hold; 503 while starting or draining, or where one does not."""
+        return check(response)
 
     @router.get("/healthz", responses=unready)  # type: ignore[arg-type]
     async def healthz(response: Response) -> Health:
         """The same as /readyz."""
-        return await check(response)
+        return check(response)
 
     @router.get(
         "/metrics",
@@ -78,6 +80,6 @@ def build_health(
     )
     async def metrics_text() -> Response:
         """Prometheus metrics."""
-        return Response(metrics.text(), media_type=metrics.content_type)
+        return Response(await asyncio.to_thread(metrics.text), media_type=metrics.content_type)
 
     return router

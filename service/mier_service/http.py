@@ -8,8 +8,8 @@ traceback in the log alone.
 from __future__ import annotations
 
 import re
-import time
 import uuid
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
@@ -24,11 +24,13 @@ from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mier_service.access.gate import Gate
+from mier_service.call_watch import CallWatch
 from mier_service.callers import current_caller
 from mier_service.config import ServeConfig
 from mier_service.errors import Reason, ServiceError
 from mier_service.http_bodies import BODIES
 from mier_service.http_links import add_links
+from mier_service.inference import InferBody
 from mier_service.key_bounds import CallsUnderWay
 from mier_service.lifecycle import Lifecycle, Phase
 from mier_service.loop_watch import LoopWatch
@@ -43,7 +45,7 @@ _BY_STATUS = {
     406: Reason.NOT_ACCEPTABLE,
     415: Reason.UNSUPPORTED_MEDIA_TYPE,
 }
-_PROBES = frozenset(("/livez", "/readyz", "/healthz", "/metrics"))
+_PROBES = frozenset(("/livez", "/readyz", "/healthz", "/metrics", "/v2", "/v2/health/live", "/v2/health/ready"))
 """Answered even under load and while draining, at the root and under /v1."""
 _DOCS = frozenset(("/docs", "/docs/oauth2-redirect", "/openapi.json"))
 """The contract, which is public. Probes and these are all that needs no key."""
@@ -55,7 +57,7 @@ root and under `/v1`. Where the service asks for keys, every call needs one: `Au
 """
 
 
-def build_app(calls: APIRouter, health: APIRouter, keys_required: bool = False) -> FastAPI:
+def build_app(calls: APIRouter, health: APIRouter, inference: APIRouter, keys_required: bool = False) -> FastAPI:
     """The application without its guard, which is what asks for keys; here it is only said."""
     app = FastAPI(
         title="MIER adaptation service",
@@ -69,6 +71,7 @@ def build_app(calls: APIRouter, health: APIRouter, keys_required: bool = False) 
     for router in (calls, health):
         app.include_router(router)
         app.include_router(router, prefix="/v1", include_in_schema=False)
+    app.include_router(inference)  # has a version in its paths that is not ours
     app.add_exception_handler(ServiceError, cast(Any, _refused))
     app.add_exception_handler(RequestValidationError, cast(Any, _invalid))
     app.add_exception_handler(HTTPException, cast(Any, _http_error))
@@ -112,7 +115,7 @@ async def _unexpected(request: Request, error: Exception) -> Response:
 
 def _respond(request: Request, error: ServiceError, headers: Any = None) -> Response:
     request.scope["mier.outcome"] = error.reason.value
-    return problem_response(error, request.scope.get("mier.request_id", ""), headers)
+    return problem_response(error, request.scope.get("mier.request_id", ""), headers, request.url.path)
 
 
 def _complete_openapi(app: FastAPI, keys_required: bool) -> None:
@@ -122,7 +125,7 @@ def _complete_openapi(app: FastAPI, keys_required: bool) -> None:
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             schema = plain()
-            models: tuple[type[BaseModel], ...] = (*BODIES, Problem)
+            models: tuple[type[BaseModel], ...] = (*BODIES, InferBody, Problem)
             _, extra = models_json_schema(
                 [(model, "validation") for model in models],
                 ref_template="#/components/schemas/{model}",
@@ -167,38 +170,37 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        started_s = time.perf_counter()
         request_id = request_id_of(scope)
         scope["mier.request_id"] = request_id
         scope["mier.received_s"] = self._watch.received_s()
-        started = False
+        watch = CallWatch(self._metrics, "http", request_id, _text(scope["headers"]))
+        status: int | None = None
 
         async def named(message: Message) -> None:
-            nonlocal started
+            nonlocal status
             if message["type"] == "http.response.start":
-                started = True
+                status = message["status"]
                 message.setdefault("headers", []).append((b"x-request-id", request_id.encode()))
             await send(message)
 
         self._under_way += 1
         try:
-            with structlog.contextvars.bound_contextvars(request_id=request_id), self._admitted(scope):
+            with self._admitted(scope):
                 await self._app(scope, self._limited(receive), named)
         except ServiceError as error:
             scope["mier.outcome"] = error.reason.value
-            await problem_response(error, request_id)(scope, receive, named)
+            await problem_response(error, request_id, path=scope["path"])(scope, receive, named)
         except ClientDisconnect:
             scope["mier.outcome"] = "CANCELLED"
         except Exception:
             scope["mier.outcome"] = Reason.INTERNAL.value
-            _log.exception("request_failed", request_id=request_id, method=scope["method"], path=scope["path"])
-            if not started:
-                await problem_response(internal_error(), request_id)(scope, receive, named)
+            _log.exception("request_failed", method=scope["method"], path=scope["path"])
+            if status is None:
+                await problem_response(internal_error(), request_id, path=scope["path"])(scope, receive, named)
         finally:
             self._under_way -= 1
             call = getattr(scope.get("endpoint"), "__name__", "none")
-            outcome = scope.get("mier.outcome", "OK")
-            self._metrics.call("http", call, outcome, time.perf_counter() - started_s)
+            watch.ended(scope.get("mier.outcome", "OK"), call, f"HTTP {call}", _attributes(scope, status))
 
     def _admitted(self, scope: Scope) -> AbstractContextManager[None]:
         """Lets the request in, or refuses it; its place among its key's calls, for as long as it takes."""
@@ -237,6 +239,17 @@ class Guard:
             Reason.BODY_TOO_LARGE,
             f"expected a body of at most {self._max_body_bytes} bytes, got more: send fewer transitions at once",
         )
+
+
+def _text(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[str, str]]:
+    return ((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)
+
+
+def _attributes(scope: Scope, status: int | None) -> dict[str, str | int]:
+    """In OpenTelemetry's words."""
+    route = getattr(scope.get("route"), "path", None)
+    known = {"http.request.method": scope["method"], "http.route": route, "http.response.status_code": status}
+    return {name: value for name, value in known.items() if value is not None}
 
 
 def internal_error() -> ServiceError:

@@ -20,9 +20,10 @@ from mier.adaptation import Adaptation, InsufficientData
 from mier.ood import OodReference
 from mier.types import Transitions
 from mier.warm_start import policy_context_after
-from mier_service import store_keys, store_operations, store_sessions, store_transitions
+from mier_service import store_keys, store_operations, store_sessions, store_transitions, tracing
 from mier_service.acting import Acting
 from mier_service.callers import current_caller
+from mier_service.calls import current_call
 from mier_service.carry_through import carry_through
 from mier_service.changes import Changes
 from mier_service.checkpoints import Checkpoints, HeldCheckpoint
@@ -146,8 +147,9 @@ class Learning:
         held = self._checkpoints.get(session.checkpoint, session.checkpoint_hash)
         started_s = time.perf_counter()
         transitions = layout_of(session).transitions(rows)
-        found = infer(held, transitions)
-        own = policy_context_after(held.checkpoint, found, transitions)
+        with tracing.span("learning.infer", {"mier.transitions": len(rows)}):
+            found = infer(held, transitions)
+            own = policy_context_after(held.checkpoint, found, transitions)
         elapsed_ms = 1000.0 * (time.perf_counter() - started_s)
         with self._storage.once(retry, AdaptationValue) as write:
             if write.earlier is None:
@@ -226,7 +228,17 @@ class Learning:
         )
         newest = store_transitions.last_batch_row(c, session.id)
         context_number = session.model_context.number
-        store_operations.add(c, operation, session.task_start, newest, context_number, current_caller())
+        call = current_call()
+        store_operations.add(
+            c,
+            operation,
+            session.task_start,
+            newest,
+            context_number,
+            current_caller(),
+            request_id=None if call is None else call.request_id,
+            trace_context=tracing.carried(),
+        )
         store_sessions.touch(c, {session.id}, now.timestamp())
         return operation
 

@@ -41,6 +41,7 @@ from mier_service.values import (
     VersionOrigin,
     VersionValue,
 )
+from mier_service.worker_news import Ended, tell
 
 _log = structlog.get_logger(__name__)
 
@@ -140,6 +141,8 @@ class Job:
             columns["error_json"] = error.model_dump_json()
         self._change(**columns)
         self._drop_save_if(state.final)
+        if state.final:
+            self._tell_end(state, None)
 
     def hand_back(self) -> None:
         """The storage failed, for which the operation is not to blame: it waits, and this attempt does not count."""
@@ -221,7 +224,11 @@ class Job:
                 updates_done=row.updates_total,
             )
         self._drop_save_if(True)
+        self._tell_end(OperationState.SUCCEEDED, promotion)
         return number
+
+    def _tell_end(self, state: OperationState, promotion: Promotion | None) -> None:
+        tell(Ended(state, max(0.0, self._storage.clock() - self.row.create_time_s), promotion))
 
     @contextmanager
     def _gone_if_undone(self) -> Iterator[set[tuple[str, str]]]:

@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line on standard error."""
+"""Structured logs: one JSON object a line on standard error, each with the call that it belongs to."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import sys
 from typing import TextIO, cast
 
 import structlog
+
+from mier_service import tracing
+from mier_service.calls import current_call
 
 
 class _Forgiving:
@@ -28,7 +31,7 @@ class _Forgiving:
 def configure_logs(level: str = "INFO") -> None:
     """Ours and those of the libraries, in one form."""
     shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
+        _say_what_about,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
@@ -62,6 +65,20 @@ def configure_logs(level: str = "INFO") -> None:
 def _is_a_fault(record: logging.LogRecord) -> bool:
     """uvicorn says so of every WebSocket that was refused by a whole answer, which is how it should be refused."""
     return record.getMessage() != "ASGI callable returned without completing handshake."
+
+
+def _say_what_about(
+    _: structlog.typing.WrappedLogger, __: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Every line that is written during a call names it: request, session, version, and trace. What the line says
+    itself comes first."""
+    known: dict[str, str | int] = {**tracing.ids()}
+    call = current_call()
+    if call is not None:
+        known |= {"request_id": call.request_id, **call.about()}
+    for name, value in known.items():
+        event.setdefault(name, value)
+    return event
 
 
 def quiet_exporter() -> None:

@@ -17,6 +17,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from mier_service.callers import current_caller
 from mier_service.errors import Reason, ServiceError
+from mier_service.tracing import span
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -36,10 +37,10 @@ class BoundedPool:
     Belongs to the event loop."""
 
     def __init__(self, name: str, threads: int, waiting: int, *, shared: bool = True) -> None:
-        self._name = name
+        self.name = name
         self._threads = threads
-        self._limit = threads + waiting
-        self._share = threads + waiting // 2 if shared else self._limit
+        self.limit = threads + waiting
+        self._share = threads + waiting // 2 if shared else self.limit
         self._lines: OrderedDict[str, deque[_Job]] = OrderedDict()
         self._pending: Counter[str] = Counter()
         self._running = 0
@@ -52,13 +53,19 @@ class BoundedPool:
         finished or undone there."""
         caller = current_caller()
         self._require_room(caller)
-        context = contextvars.copy_context()
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._pending[caller] += 1
-        work = partial(context.run, function, *args, **kwargs)
-        self._lines.setdefault(caller, deque()).append(_Job(caller, work, done))
-        self._dispatch()
-        return await done
+        with span(f"pool.{self.name}"):
+            context = contextvars.copy_context()
+            self._pending[caller] += 1
+            work = partial(context.run, function, *args, **kwargs)
+            self._lines.setdefault(caller, deque()).append(_Job(caller, work, done))
+            self._dispatch()
+            return await done
+
+    @property
+    def pending(self) -> int:
+        """Calls that run or wait."""
+        return self._pending.total()
 
     def close(self) -> None:
         """Waits for what runs; drops what waits."""
@@ -66,16 +73,16 @@ class BoundedPool:
         self._executor.shutdown(wait=True)
 
     def _require_room(self, caller: str) -> None:
-        if (pending := self._pending.total()) >= self._limit:
+        if (pending := self._pending.total()) >= self.limit:
             raise ServiceError(
                 Reason.OVERLOADED,
-                f"{pending} calls are running or waiting for the {self._name} threads, "
-                f"at most {self._limit} may: try again shortly",
+                f"{pending} calls are running or waiting for the {self.name} threads, "
+                f"at most {self.limit} may: try again shortly",
             )
         if self._pending[caller] >= self._share:
             raise ServiceError(
                 Reason.TOO_MANY_CALLS,
-                f"{self._pending[caller]} calls with this key are running or waiting for the {self._name} threads, "
+                f"{self._pending[caller]} calls with this key are running or waiting for the {self.name} threads, "
                 f"at most {self._share} may: wait for one of them",
             )
 

@@ -29,6 +29,7 @@ from mier_service.access.guarded import GuardedCore
 from mier_service.access.keys import Scope as KeyScope
 from mier_service.acting import ActCall
 from mier_service.callers import current_caller
+from mier_service.calls import Call, begin
 from mier_service.config import ServeConfig
 from mier_service.errors import Reason, ServiceError
 from mier_service.http import internal_error, request_id_of
@@ -70,10 +71,11 @@ class OpenpiEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # what asks to connect
         request_id = request_id_of(scope)
+        begin(Call("openpi", request_id, "openpi"))
         self._open += 1
         try:
             # What is sent to a client that is gone raises OSError.
-            with structlog.contextvars.bound_contextvars(request_id=request_id), suppress(OSError), ExitStack() as held:
+            with suppress(OSError), ExitStack() as held:
                 await self._serve(scope, receive, send, request_id, held)
         finally:
             self._open -= 1
@@ -151,7 +153,7 @@ class OpenpiEndpoint:
 
     def _count(self, call: str, refusal: ServiceError | None, started_s: float) -> None:
         outcome = "OK" if refusal is None else refusal.reason.value
-        self._metrics.call("openpi", call, outcome, time.perf_counter() - started_s)
+        self._metrics.answered("openpi", call, outcome, time.perf_counter() - started_s)
 
 
 def _bearer(scope: Scope) -> Iterator[str]:

@@ -45,6 +45,9 @@ class PolicyCache:
         self._policies: WeakValueDictionary[str, Policy] = WeakValueDictionary()
         self._lock = threading.Lock()
 
+    def __len__(self) -> int:
+        return len(self._policies)
+
     def get(self, onnx_hash: str, load: Callable[[], bytes]) -> Policy:
         """The policy of that hash; `load` gives its ONNX bytes if it is not here."""
         with self._lock:

@@ -13,6 +13,7 @@ from mier_service.errors import Reason, ServiceError, Violation
 from mier_service.values import Value
 
 MEDIA_TYPE = "application/problem+json"
+OPEN_INFERENCE = "/v2"
 _MAX_VIOLATIONS = 20
 
 
@@ -33,10 +34,13 @@ class Problem(Value):
     reason: str = Field(description="The same name as in gRPC's ErrorInfo.", examples=["SESSION_NOT_FOUND"])
     request_id: str = Field(description="Names this request in the log; also header X-Request-Id.")
     errors: list[ProblemField] = Field(description="The fields at fault; empty if it is none of them.")
+    error: str | None = Field(
+        default=None, description="The detail once more; under /v2 alone, where the Open Inference Protocol has it so."
+    )
 
 
-def problem_json(error: ServiceError, request_id: str) -> str:
-    """The refusal as a problem."""
+def problem_json(error: ServiceError, request_id: str, path: str = "") -> str:
+    """The refusal as a problem; `path` is what was asked for."""
     body: dict[str, Any] = {
         "type": error.type_uri,
         "title": error.rule.title,
@@ -46,10 +50,14 @@ def problem_json(error: ServiceError, request_id: str) -> str:
         "request_id": request_id,
         "errors": [{"field": v.field, "detail": v.description} for v in error.violations],
     }
+    if path == OPEN_INFERENCE or path.startswith(f"{OPEN_INFERENCE}/"):
+        body["error"] = error.detail
     return json.dumps(body)
 
 
-def problem_response(error: ServiceError, request_id: str, headers: Mapping[str, str] | None = None) -> Response:
+def problem_response(
+    error: ServiceError, request_id: str, headers: Mapping[str, str] | None = None, path: str = ""
+) -> Response:
     """The refusal on the wire."""
     rule = error.rule
     extra = dict(headers or {})
@@ -57,7 +65,7 @@ def problem_response(error: ServiceError, request_id: str, headers: Mapping[str,
         extra["Retry-After"] = str(rule.retry_after_s)
     if error.challenge:
         extra["WWW-Authenticate"] = error.challenge
-    return Response(problem_json(error, request_id), rule.http_status, extra, MEDIA_TYPE)
+    return Response(problem_json(error, request_id, path), rule.http_status, extra, MEDIA_TYPE)
 
 
 def from_validation(errors: Iterable[Mapping[str, Any]], skip: int = 0, within: str = "") -> ServiceError:

@@ -5,6 +5,7 @@
               ├─ promotions          which version acted, by whom, why append-only (a trigger refuses updates)
               ├─ transition_batches  (session_id, episode, first_step) append-only; ranges never overlap
               └─ operations          fenced by lease_token
+    probe                            one row, written to see whether it can be
     idempotency_keys                 outlive their session
     key_usage                        (owner, session_id)               what a key has stored, and its last turn
     api_keys                         never removed; name a session that may be gone
@@ -184,9 +185,19 @@ operations = Table(
     Column("reason", Text, nullable=False, server_default=""),
     # Id of the key that asked for it.
     Column("owner", Text, nullable=False, server_default="anonymous"),
+    # The request that asked for it, and its trace as JSON of W3C headers: what a worker's log and spans name.
+    Column("request_id", Text),
+    Column("trace_context", Text),
     Index("operations_state", "state"),
     Index("operations_session", "session_id"),
     sqlite_autoincrement=True,
+)
+
+probe = Table(
+    "probe",
+    metadata,
+    Column("row", Integer, primary_key=True),
+    Column("time_s", Float, nullable=False),
 )
 
 idempotency_keys = Table(

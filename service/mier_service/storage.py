@@ -6,6 +6,7 @@ transaction, so a retry finds both or neither; and so is what it counts of what 
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -60,6 +61,7 @@ class Storage:
     ) -> None:
         """Opens the folder, making it if need be. OSError if that is impossible."""
         make_folder(folder)
+        self._folder = folder
         self.clock = clock
         self.bounds = bounds or KeyBounds()
         self.store = Store(folder / DATABASE_FILE, connections)
@@ -120,6 +122,12 @@ class Storage:
             # Equal sessions learn alike: another one's fine-tune may be at the same point.
             for save_hash in saves - store_operations.save_hashes(c):
                 self.saves.remove(save_hash)
+
+    def room(self) -> tuple[int, int]:
+        """Bytes of the database with its log, and bytes that are left on its disk. OSError if that cannot be told."""
+        files = [self._folder / f"{DATABASE_FILE}{suffix}" for suffix in ("", "-wal")]
+        used = sum(file.stat().st_size for file in files if file.exists())
+        return used, shutil.disk_usage(self._folder).free
 
     def close(self) -> None:
         self.store.close()

@@ -10,7 +10,7 @@ Invariants
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from mier_service.errors import Reason, ServiceError
+from mier_service.store_watch import watched
 
 _BUSY_TIMEOUT_MS = 10_000
 _PRAGMAS = {
@@ -43,6 +44,8 @@ class Store:
         )
         event.listen(self._engine, "connect", _configure)
         event.listen(self._engine, "begin", _begin)
+        self.on_done: Callable[[str, float, bool], None] = lambda kind, seconds, failed: None
+        """Told of each transaction (see `store_watch`)."""
 
     def migrate(self) -> None:
         """Brings the tables to this program's schema; refuses those of a later release, and leaves them as they are."""
@@ -67,12 +70,14 @@ class Store:
         with _storage_errors(), self._engine.connect() as connection:
             return MigrationContext.configure(connection).get_current_revision() == head
 
+    @watched("read")
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A consistent snapshot."""
         with _storage_errors(), self._engine.connect() as connection, connection.begin():
             yield connection
 
+    @watched("write")
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction; on disk when the block ends, undone if it raises."""

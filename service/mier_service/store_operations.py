@@ -37,7 +37,10 @@ def add(
     last_batch_row: int,
     model_context_number: int,
     owner: str = ANONYMOUS,
+    request_id: str | None = None,
+    trace_context: str | None = None,
 ) -> None:
+    """`request_id` and `trace_context` are of the request that asks for it."""
     row = operation.model_dump(exclude={"create_time", "update_time", "metrics", "error"}, mode="json")
     c.execute(
         insert(operations).values(
@@ -45,6 +48,8 @@ def add(
             first_transition=first_transition,
             last_batch_row=last_batch_row,
             model_context_number=model_context_number,
+            request_id=request_id,
+            trace_context=trace_context,
             owner=owner,
             attempts_without_progress=0,
             lease_token=0,

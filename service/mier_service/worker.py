@@ -24,7 +24,8 @@ from mier.finetune import FineTune
 from mier.serialization import CorruptedData
 from mier.types import Transitions
 from mier.weights import PolicyWeights
-from mier_service import store_operations, store_sessions, store_transitions
+from mier_service import store_operations, store_sessions, store_transitions, tracing
+from mier_service.calls import Call, begin, note
 from mier_service.checkpoints import Checkpoints, HeldCheckpoint
 from mier_service.config import WorkerConfig
 from mier_service.ending import end_now
@@ -46,6 +47,7 @@ from mier_service.values import (
     VersionValue,
     WindowValue,
 )
+from mier_service.worker_news import Progress, tell
 
 MAX_ATTEMPTS_WITHOUT_PROGRESS = 3
 _JUDGEMENTS = 3
@@ -90,19 +92,27 @@ class Worker:
 
     def work_once(self) -> bool:
         """Takes one operation as far as it goes; False if none waits."""
+        begin(None)
         now_s = self._storage.clock()
         with self._storage.store.write() as c:
             row = store_operations.claim(c, now_s, self._config.lease_s)
         if row is None:
             return False
-        log = _log.bind(operation=row.id, session=row.session_id, attempt=row.attempts)
-        with Job(self._storage, row, self._config, self._stopping) as job:
+        log = _log.bind(attempt=row.attempts)
+        # What is logged names the request that asked for it, and the spans join that request's trace.
+        begin(Call("worker", row.request_id or "", "fine_tune", session=row.session_id, operation=row.id))
+        about = {"mier.operation": row.id, "mier.session": row.session_id, "mier.attempt": row.attempts}
+        with (
+            tracing.going_on(row.trace_context, "worker.fine_tune", about),
+            Job(self._storage, row, self._config, self._stopping) as job,
+        ):
             try:
                 if row.attempts_without_progress > MAX_ATTEMPTS_WITHOUT_PROGRESS:
                     job.end(OperationState.FAILED, _given_up(row.attempts_without_progress - 1))
                     return True
                 log.info("fine_tune_taken_up")
                 version = self._learn(job)
+                note(policy_version=version)
                 log.info("fine_tune_published", version=version)
             except LeaseLost:
                 log.warning("lease_lost")
@@ -140,13 +150,15 @@ class Worker:
         learner = self._resume(job, held, transitions)
         if learner is None:
             learner = FineTune.start(held.checkpoint, self._tuned_weights(start), transitions, config, row.seed)
-        self._advance(job, learner)
+        with tracing.span("worker.learn", {"mier.updates": row.updates_total}), tracing.quiet():
+            self._advance(job, learner)
         weights = learner.result()
         onnx = export_like(self._storage.onnx.get(onnx_hash), weights, held.checkpoint.agent)
         settings = json.dumps(config.to_json(), sort_keys=True)
         for _ in range(_JUDGEMENTS):
-            promotion, gate = self._judge(row.session_id, start, held, weights, transitions)
-            with contextlib.suppress(Overtaken):
+            with tracing.span("worker.judge"):
+                promotion, gate = self._judge(row.session_id, start, held, weights, transitions)
+            with contextlib.suppress(Overtaken), tracing.span("worker.publish"):
                 return job.publish(weights, onnx, settings, promotion, gate)
         # Adapted more often than it can be judged: the context moved again, the weights it was judged against did not.
         return job.publish(weights, onnx, settings, promotion, gate, overtaken=True)
@@ -190,9 +202,10 @@ class Worker:
         """Runs it to its end, reporting, saving, and stopping where it is told to."""
         updates, saved_s = 1, time.monotonic()
         while not learner.done:
-            started_s = time.monotonic()
+            started_s, before = time.monotonic(), learner.updates_done
             metrics = learner.run(updates)
             now_s = time.monotonic()
+            tell(Progress(learner.updates_done - before))
             updates = max(1, min(1000, round(updates * _REPORT_EVERY_S / max(now_s - started_s, 1e-3))))
             job.report(metrics)
             try:
@@ -243,6 +256,7 @@ def main() -> None:
     """`python -m mier_service.worker CONFIG_JSON`, started by the service alone."""
     config = WorkerConfig.model_validate_json(sys.argv[1])
     configure_logs(config.log_level)
+    tracing.start(config.trace_endpoint, config.trace_ratio, "mier-worker")
     os.nice(_NICENESS)
     torch.set_num_threads(1)
     quiet_exporter()
@@ -254,6 +268,7 @@ def main() -> None:
     threading.Thread(target=_listen, args=(worker,), name="mier-lifeline", daemon=True).start()
     worker.run()
     storage.close()
+    tracing.stop()
     end_now(0)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import structlog
 
 from mier_service.config import WorkerConfig
+from mier_service.worker_news import News, understood
 
 _log = structlog.get_logger(__name__)
 _FIRST_DELAY_S = 0.5
@@ -20,11 +21,19 @@ _HEALTHY_AFTER_S = 60.0
 class Workers:
     """Belongs to the event loop."""
 
-    def __init__(self, config: WorkerConfig, count: int, stop_within_s: float, on_death: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: WorkerConfig,
+        count: int,
+        stop_within_s: float,
+        on_death: Callable[[], None],
+        on_news: Callable[[News], None],
+    ) -> None:
         self._config = config
         self._count = count
         self._stop_within_s = stop_within_s
         self._on_death = on_death
+        self._on_news = on_news
         self._processes: set[asyncio.subprocess.Process] = set()
         self._keepers: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
@@ -69,12 +78,13 @@ class Workers:
                 "mier_service.worker",
                 self._config.model_dump_json(),
                 stdin=asyncio.subprocess.PIPE,
-                stdout=sys.stderr,
+                stdout=asyncio.subprocess.PIPE,
                 env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
             )
             self._processes.add(process)
             if self._stopping.is_set():  # it was started while the others were being stopped
                 process.terminate()
+            await self._listen(process)
             code = await process.wait()
             self._processes.discard(process)
             if self._stopping.is_set():
@@ -85,3 +95,19 @@ class Workers:
                 delay_s = _FIRST_DELAY_S
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, _LONGEST_DELAY_S)
+
+    async def _listen(self, process: asyncio.subprocess.Process) -> None:
+        """Until it ends: its news, and whatever libraries print."""
+        assert process.stdout is not None
+        while True:
+            try:
+                line = await process.stdout.readline()
+            except ValueError:  # longer than any news
+                continue
+            if not line:
+                return
+            news = understood(line.decode(errors="replace"))
+            if news is not None:
+                self._on_news(news)
+            else:
+                _log.info("worker_printed", text=line.decode(errors="replace").rstrip()[:500])

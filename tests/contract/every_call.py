@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from fastapi import FastAPI
 from google.protobuf.message import Message
 
 from mier_proto.convert import encode
@@ -18,6 +19,7 @@ from mier_service.access.keys import Scope
 from mier_service.health import build_health
 from mier_service.http import build_app
 from mier_service.http_routes import build_router
+from mier_service.inference import build_inference
 from tests.contract import tiny
 from tests.contract.conftest import REWARD
 from tests.contract.helpers import OBSERVATION, batch
@@ -54,6 +56,11 @@ def _act(ids: Ids) -> dict[str, Any]:
     return {"session_id": ids.session, "observation": OBSERVATION.tolist(), "deterministic": True}
 
 
+def _infer(ids: Ids) -> dict[str, Any]:
+    tensor = {"name": "observation", "datatype": "FP32", "shape": [1, 4], "data": OBSERVATION.tolist()}
+    return {"inputs": [tensor]}
+
+
 HTTP = {
     "GET /openapi.json": HttpCall(None),
     "GET /docs": HttpCall(None),
@@ -83,6 +90,12 @@ HTTP = {
     "GET /operations/{operation_id}/events": HttpCall(Scope.ADAPT),
     "POST /transitions": HttpCall(Scope.ADAPT, _transitions),
     "POST /act": HttpCall(Scope.ACT, _act),
+    "GET /v2": HttpCall(None),
+    "GET /v2/health/live": HttpCall(None),
+    "GET /v2/health/ready": HttpCall(None),
+    "GET /v2/models/{session_id}": HttpCall(Scope.ACT),
+    "GET /v2/models/{session_id}/ready": HttpCall(Scope.ACT),
+    "POST /v2/models/{session_id}/infer": HttpCall(Scope.ACT, _infer),
     "POST /act/batch": HttpCall(Scope.ACT, lambda ids: {"requests": [_act(ids)]}, whole_refusal=False),
 }
 """By method and path at the root; those under /v1 are the same calls."""
@@ -148,10 +161,16 @@ GRPC = {
 }
 
 
+def whole_app(keys_required: bool) -> FastAPI:
+    """All routes, with nothing behind them: what the document and the tables are made of."""
+    nothing = cast(Any, None)
+    calls, health = build_router(nothing, nothing, nothing), build_health(nothing, nothing, nothing)
+    return build_app(calls, health, build_inference(nothing, nothing, nothing), keys_required)
+
+
 def http_routes() -> list[str]:
     """`METHOD /path` of everything that the application serves. HEAD goes where GET goes."""
-    nothing = cast(Any, None)
-    app = build_app(build_router(nothing, nothing, nothing), build_health(nothing, nothing, nothing, nothing, nothing))
+    app = whole_app(keys_required=False)
     found = sorted(f"{method} {path}" for path, methods in _routes(app.routes) for method in methods - {"HEAD"})
     assert {path for path, _ in _routes(app.routes)} >= set(app.openapi()["paths"]), "FastAPI nests routes differently"
     return found

@@ -19,11 +19,9 @@ import numpy as np
 import schemathesis
 
 from mier.types import Varies
-from mier_service.health import build_health
-from mier_service.http import build_app
 from mier_service.http_bodies import BINARY
-from mier_service.http_routes import build_router
 from tests.contract import tiny
+from tests.contract.every_call import whole_app
 from tests.contract.fuzzed import CHECKPOINT, MAX_UPDATES, OPERATION, SESSION
 
 Case = Any  # schemathesis.Case, whose parts may be anything: that is what it is for
@@ -44,7 +42,8 @@ EXCLUDED = (
     "not_a_server_error",  # stricter here: 503 is allowed, as a problem with Retry-After
     "ignored_auth",  # `test_access` walks every route with every kind of key
 )
-_WITHIN_LIMITS = ("POST /act", "POST /act/batch", "POST /adapt", "POST /transitions")
+_INFER = "POST /v2/models/{session_id}/infer"
+_WITHIN_LIMITS = ("POST /act", "POST /act/batch", "POST /adapt", "POST /transitions", _INFER)
 
 
 def is_limited(case: Case) -> bool:
@@ -57,9 +56,7 @@ def is_limited(case: Case) -> bool:
 
 def document() -> dict[str, Any]:
     """The OpenAPI document of a service that asks for keys."""
-    nothing: Any = None
-    calls, health = build_router(nothing, nothing, nothing), build_health(nothing, nothing, nothing, nothing, nothing)
-    return build_app(calls, health, keys_required=True).openapi()
+    return whole_app(keys_required=True).openapi()
 
 
 def load(**phases: bool) -> Any:
@@ -155,6 +152,12 @@ class Aim:
                 self._fit(body, "observation", (tiny.OBSERVATION_DIM,))
             else:
                 self._aim_rows(body, 1 + self._drawn("rows", 60))
+            inputs = body.get("inputs")
+            for tensor in inputs if isinstance(inputs, list) else ():
+                if isinstance(tensor, dict) and "data" in tensor:
+                    rows = 1 + self._drawn("rows", 3)
+                    self._fit(tensor, "data", (rows, tiny.OBSERVATION_DIM))
+                    tensor["shape"] = [rows, tiny.OBSERVATION_DIM]
         if single and body.get("deterministic") is False and self._drawn("exploring", 4):
             for name in ("episode", "step"):
                 if body.get(name) is None:

@@ -22,7 +22,18 @@ from tests.promises.ledger import Ask, Books, Ledger
 from tests.promises.robots import SECOND, Robot, observe
 from tests.promises.write_paths import SERVER, WORKER
 
-FLAGS = ("--finetune-workers", "0", "--sweep-every-s", "0.1", "--poll-every-s", "0.05", "--log-level", "WARNING")
+FLAGS = (
+    "--finetune-workers",
+    "0",
+    "--sweep-every-s",
+    "0.1",
+    "--poll-every-s",
+    "0.05",
+    "--log-level",
+    "WARNING",
+    "--check-every-s",
+    "0.1",
+)
 LEASE_S, SAVE_EVERY_S = 0.6, 0.02
 END_WITHIN_S = 60.0
 LIVES = 6

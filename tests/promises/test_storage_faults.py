@@ -12,7 +12,11 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
+from grpc import insecure_channel as channel
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from mier_client.errors import MierError, Unavailable
 from mier_client.transport import Transport
@@ -97,6 +101,35 @@ def test_a_full_disk_refuses_writes_and_goes_on_acting(machine: Machine, transpo
     assert submit(transport, session, batch(5, episode=1), "key of submit").stored == 5
     assert transport.move(session.id, SECOND, "r", "key of move", CALL_S).checkpoint == SECOND
     transport.delete_session(session.id, "key of delete", CALL_S)
+
+
+def test_probes_say_that_the_store_cannot_be_written(machine: Machine, transport: Transport) -> None:
+    """Over both transports, and no longer than it lasts; calls are answered all the while.
+
+    Broken on purpose: with a probe that only reads, or writes the value that is there already, the service stays ready
+    on a full disk."""
+    assert machine.at is not None
+    session = transport.create_session(REWARD, 0, None, "", CALL_S)
+    with channel(machine.at.grpc) as calls, httpx.Client(base_url=machine.at.http, trust_env=False) as http:
+        news = HealthStub(calls).Watch(HealthCheckRequest(), timeout=LEARN_S)
+        assert next(news).status == HealthCheckResponse.SERVING
+        with full_disk(machine):
+            assert next(news).status == HealthCheckResponse.NOT_SERVING
+            assert not transport.ready(CALL_S)
+            said = http.get("/readyz")
+            assert said.status_code == 503
+            assert said.json()["status"] == "no store"
+            (store,) = [check for check in said.json()["checks"] if check["name"] == "store"]
+            assert not store["holds"]
+            assert "try again later" in store["detail"]
+            assert http.get("/v2/health/ready").status_code == 503
+            assert http.get("/livez").status_code == 200
+            assert "mier_ready 0.0" in http.get("/metrics").text
+            acts(transport, session)
+        assert next(news).status == HealthCheckResponse.SERVING
+        assert transport.ready(CALL_S)
+        assert http.get("/readyz").json()["status"] == "ready"
+        news.cancel()
 
 
 def test_a_full_disk_does_not_end_a_fine_tune(machine: Machine, grpc: Transport) -> None:

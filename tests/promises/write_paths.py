@@ -50,6 +50,7 @@ TRIED: dict[str, dict[str, tuple[str, ...]]] = {
         "moving.Moving._record": SWAP,
         "retention.Retention._touch": COMMIT,
         "retention.Retention._forget_keys": COMMIT,
+        "monitor.Monitor.try_store": COMMIT,
         "storage.Storage._drop_unused": (*COMMIT, *UNLINK),
     },
     WORKER: {

@@ -15,6 +15,7 @@ from mier_client.act_stream import AsyncGrpcActStream, GrpcActStream
 from mier_client.calls import Call
 from mier_client.grpc_calls import GrpcCall, GrpcCalls
 from mier_client.security import KeyedChannel, Tls, authorization
+from mier_client.tracing import TRACED, TracedChannel
 from mier_client.transport import ActStream, AsyncActStream, AsyncTransport, Transport, own
 from mier_proto.v1.adaptation_pb2_grpc import AdaptationServiceStub
 
@@ -118,7 +119,8 @@ class _Stubs:
     """The stubs of one channel; each call of theirs carries the key."""
 
     def __init__(self, channel: grpc.Channel | grpc.aio.Channel, api_key: str | None) -> None:
-        self._channel: Any = channel if api_key is None else KeyedChannel(channel, authorization(api_key))
+        calls: Any = TracedChannel(channel) if TRACED else channel
+        self._channel: Any = calls if api_key is None else KeyedChannel(calls, authorization(api_key))
         self._made: dict[type[Any], Any] = {}
 
     def of(self, stub: type[Any]) -> Any:

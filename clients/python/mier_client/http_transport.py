@@ -16,6 +16,7 @@ from mier_client.errors import DeadlineExceeded, Problem, Unavailable
 from mier_client.events import Events
 from mier_client.http_calls import HttpCall, HttpCalls
 from mier_client.security import Tls, authorization
+from mier_client.tracing import TRACED, add_trace, add_trace_awaited
 from mier_client.transport import ActStream, AsyncActStream, AsyncTransport, Transport, own
 
 Value = TypeVar("Value")
@@ -30,7 +31,8 @@ class HttpTransport(Transport):
     def __init__(self, url: str, tls: Tls | None = None, api_key: str | None = None) -> None:
         """`tls` is for an https URL; None: as the system trusts."""
         super().__init__(HttpCalls())
-        self._http = httpx.Client(**_options(url, tls, api_key))
+        hooks = {"request": [add_trace]} if TRACED else {}
+        self._http = httpx.Client(**_options(url, tls, api_key), event_hooks=hooks)
 
     def send(self, call: Call[Value]) -> Value:
         own_call = own(HttpCall, call)
@@ -65,7 +67,8 @@ class AsyncHttpTransport(AsyncTransport):
     def __init__(self, url: str, tls: Tls | None = None, api_key: str | None = None) -> None:
         """As `HttpTransport`."""
         super().__init__(HttpCalls())
-        self._http = httpx.AsyncClient(**_options(url, tls, api_key))
+        hooks = {"request": [add_trace_awaited]} if TRACED else {}
+        self._http = httpx.AsyncClient(**_options(url, tls, api_key), event_hooks=hooks)
 
     async def send(self, call: Call[Value]) -> Value:
         own_call = own(HttpCall, call)

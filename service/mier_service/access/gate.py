@@ -21,6 +21,7 @@ from typing import NoReturn
 from mier_service import store_api_keys
 from mier_service.access.keys import ApiKey, Scope, id_of
 from mier_service.callers import set_caller
+from mier_service.calls import note
 from mier_service.errors import Reason, ServiceError
 from mier_service.store import Store
 
@@ -117,8 +118,10 @@ class Gate:
                 "another key",
                 challenge=f'{_REALM}, error="insufficient_scope", scope="{scope}"',
             )
-        if session_id is not None and caller.session_id not in (None, session_id):
-            raise not_its_session(caller)
+        if session_id is not None:
+            note(session=session_id)
+            if caller.session_id not in (None, session_id):
+                raise not_its_session(caller)
         return caller
 
     def _require_good(self, key: ApiKey) -> None:
