@@ -36,7 +36,7 @@ from mier_service.values import OperationState, Promotion, SessionMode, SessionS
 MAX_FOLLOWED_STEPS = 2_000
 """The newest transitions of the task that a context is found from: ten episodes of the bundled checkpoints' length."""
 _ROWS = 3
-"""A context, and mostly a version and a promotion."""
+"""A context, a version and its promotion; the context alone where acting stays as it is."""
 _SETTLED_AFTER = 2
 """Candidates in a row that the gate did not promote: more rounds on this task would not pay."""
 _log = structlog.get_logger(__name__)
@@ -169,7 +169,8 @@ class SelfAdapting:
                 following_json=json.dumps(state.to_json()),
                 anew=seen.held if found.changed else None,
             )
-            store_usage.add(c, current_caller(), session.id, _ROWS * ROW_BYTES)
+            rows_added = 1 if active.number == now.active_version else _ROWS
+            store_usage.add(c, current_caller(), session.id, rows_added * ROW_BYTES)
         if found.changed:
             _log.info("task_changed", session=session.id, transitions=found.state.rows, version=active.number)
         return active.number, context.number
