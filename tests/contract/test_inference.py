@@ -47,8 +47,7 @@ def test_the_server_and_its_models_describe_themselves(http: httpx.Client, sessi
 
 
 def test_inferred_actions_are_those_of_act(http: httpx.Client, server: Server, session: Session) -> None:
-    """One row, flat or nested, and several rows at once. Broken on purpose: with rows taken for columns (`reshape` in
-    Fortran's order) the several differ."""
+    """One row, flat or nested, and several rows at once."""
     transport = connect(server, "grpc")
     rows = np.stack([OBSERVATION, -OBSERVATION, 2 * OBSERVATION])
     acted = [transport.act(session.id, row, MEAN, CALL_S) for row in rows]

@@ -106,8 +106,8 @@ def lived(request: pytest.FixtureRequest, server: Server) -> Lived:
 
 
 def test_what_a_robot_did_is_counted(lived: Lived, request: pytest.FixtureRequest) -> None:
-    """Broken on purpose: with `watched` away from the core acts, adaptations and decisions stay at 0; with the worker's
-    standard output not read, fine-tunes and verdicts do; without `Monitor.look` the store's do."""
+    """Broken on purpose: with `watched` away from the core no decision is counted; without `store_holds` nothing of the
+    store is."""
     transport = request.node.callspec.params["lived"]
 
     def more(name: str, **labels: str) -> float:
@@ -164,8 +164,8 @@ def test_no_label_names_a_session(lived: Lived) -> None:
 
 
 def test_the_log_says_what_each_call_was_about(lived: Lived, request: pytest.FixtureRequest) -> None:
-    """One JSON object a line. Broken on purpose: without `note` in the gate no line names the session, without
-    `_note` in `watched` none the version, with the worker's `begin` away the request that asked is not named there."""
+    """One JSON object a line. Broken on purpose: without `note` in the gate no line names the session; with the
+    worker's `begin` away its lines name neither session nor request."""
     transport = request.node.callspec.params["lived"]
     calls = [line for line in lived.log if line["event"] == "call" and line.get("session") == lived.session.id]
     assert {line["transport"] for line in calls} == {transport}

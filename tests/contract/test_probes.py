@@ -55,10 +55,7 @@ def test_grpc_health_knows_no_other_service(server: Server) -> None:
 
 
 def test_without_a_usable_checkpoint_it_is_not_ready_and_says_why(checkpoints: Path, tmp_path: Path) -> None:
-    """One of two checkpoints is damaged: ready, and it is named. Both are: not ready, over both transports.
-
-    Broken on purpose: with a check that holds whatever `prepare_checkpoints` finds, it is ready with nothing to serve.
-    """
+    """One of two checkpoints is damaged: ready, and it is named. Both are: not ready, over both transports."""
     folder = tmp_path / "checkpoints"
     shutil.copytree(checkpoints / REWARD, folder / "whole")
     shutil.copytree(checkpoints / REWARD, folder / "broken")

@@ -69,9 +69,7 @@ def _above(span: Span, spans: list[Span]) -> list[str]:
 def test_a_robots_trace_goes_through_to_the_worker(traced: Traced, transport: Transport) -> None:
     """The robot's own span, then what the service and its worker did for it, hours apart as it may be.
 
-    Broken on purpose: without `carried` in `learning._queue` the worker's spans are in no trace of the robot; without
-    the copied context in `BoundedPool.run` the store's are not; with the client's hook, or its `TracedChannel`, away
-    nothing is."""
+    Broken on purpose: without `carried` in `learning._queue` the worker's spans are in no trace of the robot."""
     session = transport.create_session(REWARD, 7, None, "", CALL_S)
     submit(transport, session, batch(40))
     with ROBOT.start_as_current_span("robot") as robot:
