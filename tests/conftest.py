@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.fuzzing import EXAMPLES, Tried
+from tests.postgres import Postgres, running
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -16,6 +17,22 @@ def _interruptible() -> None:
     """A suite that a shell started in the background ignores SIGINT, and so would every process that it starts."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """One server for the whole run; each test makes databases of its own."""
+    with running() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest) -> str | None:
+    """Every test that takes it runs on both: on the file in its data folder (None), and on a new database."""
+    if request.param == "sqlite":
+        return None
+    server: Postgres = request.getfixturevalue("postgres")
+    return server.new_database()
 
 
 @pytest.fixture

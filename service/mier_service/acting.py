@@ -205,6 +205,13 @@ class Acting:
         """Refuses a version whose policy does not load. Reads its file, so it is not for the event loop."""
         _open(session_id, number, lambda: Policy(self._onnx_files.get(onnx_hash)))
 
+    def active_versions(self) -> dict[str, int]:
+        """The sessions that are ready to act, with the version that should."""
+        return {
+            session_id: active.number if active.in_place_of is None else active.in_place_of
+            for session_id, active in self._active.items()
+        }
+
     def take_acted(self) -> set[str]:
         """The sessions that acted since it was last asked."""
         acted, self._acted = self._acted, set()

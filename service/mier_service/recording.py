@@ -107,7 +107,7 @@ class Recording:
         )
 
     def _submit(self, submission: Submission) -> StoredValue:
-        with self._storage.once(submission.retry(), StoredValue) as write:
+        with self._storage.once(submission.retry(), StoredValue, of=submission.session_id) as write:
             if write.earlier is None:
                 write.reply = _store(write.c, submission, self._storage.clock())
         return write.result

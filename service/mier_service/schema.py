@@ -5,6 +5,7 @@
               ├─ promotions          which version acted, by whom, why append-only (a trigger refuses updates)
               ├─ transition_batches  (session_id, episode, first_step) append-only; ranges never overlap
               └─ operations          fenced by lease_token
+    data_folder                      one row: the folder that the files are in
     idempotency_keys                 outlive their session
     api_keys                         never removed; name a session that may be gone
 
@@ -14,6 +15,7 @@ Times are UTC seconds since the epoch. Vectors are little-endian float32 blobs.
 from __future__ import annotations
 
 from sqlalchemy import (
+    BigInteger,
     Column,
     Float,
     ForeignKey,
@@ -28,6 +30,9 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
+Integers = BigInteger().with_variant(Integer(), "sqlite")
+"""64 bits in both; SQLite numbers rows by itself only where the type is called INTEGER."""
+
 
 def _of_session() -> ForeignKey:
     return ForeignKey("sessions.id", ondelete="CASCADE")
@@ -37,18 +42,18 @@ sessions = Table(
     "sessions",
     metadata,
     # Creation order, never reused: the cursor of pages.
-    Column("row", Integer, primary_key=True, autoincrement=True),
+    Column("row", Integers, primary_key=True, autoincrement=True),
     Column("id", Text, nullable=False, unique=True),
     Column("checkpoint", Text, nullable=False),
     Column("checkpoint_hash", Text, nullable=False),
     Column("environment_json", Text, nullable=False),
-    Column("seed", Integer, nullable=False),
+    Column("seed", Integers, nullable=False),
     Column("state", Text, nullable=False),
-    Column("active_version", Integer, nullable=False),
-    Column("transitions_count", Integer, nullable=False),
+    Column("active_version", Integers, nullable=False),
+    Column("transitions_count", Integers, nullable=False),
     Column("create_time_s", Float, nullable=False),
     # 1: the active version stays until it is unpinned.
-    Column("pinned", Integer, nullable=False, server_default="0"),
+    Column("pinned", Integers, nullable=False, server_default="0"),
     # When somebody last used it, to within a sweep: what retention goes by.
     Column("last_used_s", Float, nullable=False, server_default="0"),
     sqlite_autoincrement=True,
@@ -58,12 +63,12 @@ model_contexts = Table(
     "model_contexts",
     metadata,
     Column("session_id", Text, _of_session(), primary_key=True),
-    Column("number", Integer, primary_key=True),
+    Column("number", Integers, primary_key=True),
     Column("context", LargeBinary, nullable=False),
     Column("heldout_nll_before", Float),
     Column("heldout_nll_after", Float),
     Column("ood_score", Float),
-    Column("transitions_used", Integer, nullable=False),
+    Column("transitions_used", Integers, nullable=False),
     Column("window_json", Text),
     Column("create_time_s", Float, nullable=False),
     # 0 to 100; null where the checkpoint had nothing to compare with.
@@ -74,19 +79,19 @@ versions = Table(
     "versions",
     metadata,
     Column("session_id", Text, _of_session(), primary_key=True),
-    Column("number", Integer, primary_key=True),
-    Column("parent", Integer, nullable=False),
+    Column("number", Integers, primary_key=True),
+    Column("parent", Integers, nullable=False),
     Column("weights_hash", Text, nullable=False),
     # SHA-256 of the ONNX file that acts with those weights.
     Column("onnx_hash", Text, nullable=False),
     Column("policy_context", LargeBinary, nullable=False),
-    Column("model_context_number", Integer, nullable=False),
+    Column("model_context_number", Integers, nullable=False),
     Column("origin", Text, nullable=False),
     Column("promotion", Text, nullable=False),
     Column("operation_id", Text),
     Column("checkpoint_hash", Text, nullable=False),
-    Column("transitions_used", Integer, nullable=False),
-    Column("seed", Integer),
+    Column("transitions_used", Integers, nullable=False),
+    Column("seed", Integers),
     Column("configuration_json", Text),
     Column("create_time_s", Float, nullable=False),
     # Name of the checkpoint; `checkpoint_hash` is its identity.
@@ -100,12 +105,12 @@ promotions = Table(
     "promotions",
     metadata,
     # Order of happening, never reused: the cursor of pages.
-    Column("row", Integer, primary_key=True, autoincrement=True),
+    Column("row", Integers, primary_key=True, autoincrement=True),
     Column("session_id", Text, _of_session(), nullable=False),
     Column("kind", Text, nullable=False),
     # 0 where there was none.
-    Column("from_version", Integer, nullable=False),
-    Column("to_version", Integer, nullable=False),
+    Column("from_version", Integers, nullable=False),
+    Column("to_version", Integers, nullable=False),
     Column("who", Text, nullable=False),
     Column("reason", Text, nullable=False),
     Column("create_time_s", Float, nullable=False),
@@ -117,11 +122,11 @@ transition_batches = Table(
     "transition_batches",
     metadata,
     # Order of storing, never reused: what a window of the newest steps and a fine-tune's snapshot go by.
-    Column("row", Integer, primary_key=True, autoincrement=True),
+    Column("row", Integers, primary_key=True, autoincrement=True),
     Column("session_id", Text, _of_session(), nullable=False),
-    Column("episode", Integer, nullable=False),
-    Column("first_step", Integer, nullable=False),
-    Column("count", Integer, nullable=False),
+    Column("episode", Integers, nullable=False),
+    Column("first_step", Integers, nullable=False),
+    Column("count", Integers, nullable=False),
     # float32 [count, 2 * observation_dim + action_dim + 3], see `recording.RowLayout`.
     Column("rows", LargeBinary, nullable=False),
     # int64 [count]
@@ -133,32 +138,32 @@ transition_batches = Table(
 operations = Table(
     "operations",
     metadata,
-    Column("row", Integer, primary_key=True, autoincrement=True),
+    Column("row", Integers, primary_key=True, autoincrement=True),
     Column("id", Text, nullable=False, unique=True),
     Column("session_id", Text, _of_session(), nullable=False),
     Column("state", Text, nullable=False),
-    Column("cancel_requested", Integer, nullable=False),
-    Column("updates_done", Integer, nullable=False),
-    Column("updates_total", Integer, nullable=False),
+    Column("cancel_requested", Integers, nullable=False),
+    Column("updates_done", Integers, nullable=False),
+    Column("updates_total", Integers, nullable=False),
     Column("metrics_json", Text),
-    Column("seed", Integer, nullable=False),
-    Column("transitions_used", Integer, nullable=False),
+    Column("seed", Integers, nullable=False),
+    Column("transitions_used", Integers, nullable=False),
     # The newest transition batch that belongs to its data.
-    Column("last_batch_row", Integer, nullable=False),
-    Column("start_version", Integer, nullable=False),
-    Column("model_context_number", Integer, nullable=False),
-    Column("result_version", Integer, nullable=False),
+    Column("last_batch_row", Integers, nullable=False),
+    Column("start_version", Integers, nullable=False),
+    Column("model_context_number", Integers, nullable=False),
+    Column("result_version", Integers, nullable=False),
     Column("error_json", Text),
-    Column("attempts", Integer, nullable=False),
+    Column("attempts", Integers, nullable=False),
     # Attempts since the last save: a fine-tune that kills its worker again and again is given up.
-    Column("attempts_without_progress", Integer, nullable=False),
+    Column("attempts_without_progress", Integers, nullable=False),
     # Grows at each claim. A worker writes only under the token it claimed with (a fencing token).
-    Column("lease_token", Integer, nullable=False),
+    Column("lease_token", Integers, nullable=False),
     Column("lease_until_s", Float, nullable=False),
     # SHA-256 of the newest resume save; null before the first.
     Column("save_hash", Text),
     # Grows at each change, so that watchers can tell.
-    Column("revision", Integer, nullable=False),
+    Column("revision", Integers, nullable=False),
     Column("create_time_s", Float, nullable=False),
     Column("update_time_s", Float, nullable=False),
     Index("operations_state", "state"),
@@ -181,7 +186,7 @@ api_keys = Table(
     "api_keys",
     metadata,
     # Creation order.
-    Column("row", Integer, primary_key=True, autoincrement=True),
+    Column("row", Integers, primary_key=True, autoincrement=True),
     # The public part of the key.
     Column("id", Text, nullable=False, unique=True),
     # SHA-256 of the whole key: a high-entropy secret needs no slow hash (ADR 0010).
@@ -194,7 +199,14 @@ api_keys = Table(
     Column("expire_time_s", Float),
     Column("revoke_time_s", Float),
     # Grows at each change of any key, so that the service can tell.
-    Column("revision", Integer, nullable=False),
+    Column("revision", Integers, nullable=False),
     Index("api_keys_revision", "revision"),
     sqlite_autoincrement=True,
+)
+
+data_folder = Table(
+    "data_folder",
+    metadata,
+    # What the folder's own mark says; no row before the first start.
+    Column("id", Text, primary_key=True),
 )

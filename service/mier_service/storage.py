@@ -1,4 +1,5 @@
-"""The data folder: the store, the immutable files that its rows name, and the clock that stamps them.
+"""The data folder: the store (one by URL is elsewhere), the immutable files that its rows name, and the clock that
+stamps them.
 
 `once` is how every write is made: the effect and the reply kept under the caller's idempotency key are one
 transaction, so a retry finds both or neither.
@@ -16,11 +17,12 @@ import structlog
 from sqlalchemy import Connection
 
 from mier_service import store_keys, store_operations, store_sessions
-from mier_service.errors import ServiceError
-from mier_service.files import make_folder
-from mier_service.layout import DATABASE_FILE, Kind, content_files
-from mier_service.store import Store
+from mier_service.errors import Reason, ServiceError
+from mier_service.files import ContentFiles, make_folder
+from mier_service.folder_mark import bind, require_own
+from mier_service.layout import Kind, content_files
 from mier_service.store_keys import Retry
+from mier_service.store_url import open_store
 from mier_service.values import Value
 
 V = TypeVar("V", bound=Value)
@@ -46,19 +48,32 @@ class Write(Generic[V]):
 class Storage:
     """Everything durable, in one folder."""
 
-    def __init__(self, folder: Path, connections: int, clock: Callable[[], float]) -> None:
-        """Opens the folder, making it if need be. OSError if that is impossible."""
+    def __init__(
+        self, folder: Path, connections: int, clock: Callable[[], float], store_url: str | None = None
+    ) -> None:
+        """Opens the folder, making it if need be. OSError if that is impossible; `CannotStart` for a URL that is none
+        of ours."""
         make_folder(folder)
+        self._folder = folder
         self.clock = clock
-        self.store = Store(folder / DATABASE_FILE, connections)
+        self.store = open_store(folder, store_url, connections)
         self.weights = content_files(folder, Kind.WEIGHTS)
         self.onnx = content_files(folder, Kind.POLICIES)
         self.saves = content_files(folder, Kind.SAVES)
 
-    def prepare(self) -> None:
-        """At the start of the service, before any worker: migrates, and clears what a crash left behind."""
+    def prepare(self, alone: bool = True) -> None:
+        """At the start of the service, before any worker: migrates, and clears what a crash left behind.
+
+        Args:
+            alone: no other service is at work. Where one is, its workers' leases and files are left as they are.
+        """
+        require_own(self._folder, self.store)
+        if not alone:
+            self._join()
+            return
         self.store.migrate()
         with self.store.write() as c:
+            bind(c, self._folder, self._kinds(), self.store.shared)
             store_operations.expire_leases(c)
             store_keys.forget_before(c, self.clock() - KEYS_KEPT_S)
             pairs = store_sessions.file_hashes(c)
@@ -72,10 +87,23 @@ class Storage:
                 for name in files.names() - names:
                     files.remove(name)
 
-    @contextmanager
-    def once(self, retry: Retry, reply_type: type[V]) -> Iterator[Write[V]]:
-        """A durable write that the same idempotency key makes once."""
+    def _join(self) -> None:
+        if not self.store.is_current():
+            raise ServiceError(
+                Reason.STORAGE_UNAVAILABLE,
+                f"expected a store with this release's schema, got {self.store.schema() or 'none'}, and other services "
+                "are using it: stop them first, so that this one can bring it up to date, or start their release",
+            )
         with self.store.write() as c:
+            bind(c, self._folder, self._kinds(), self.store.shared)
+
+    def _kinds(self) -> tuple[ContentFiles, ...]:
+        return (self.weights, self.onnx, self.saves)
+
+    @contextmanager
+    def once(self, retry: Retry, reply_type: type[V], of: str | None = None) -> Iterator[Write[V]]:
+        """A durable write that the same idempotency key makes once. `of`: see `Store.write`."""
+        with self.store.write(of, retry.key) as c:
             earlier = store_keys.earlier_reply(c, retry)
             write = Write(c, reply_type.model_validate_json(earlier) if earlier is not None else None)
             yield write

@@ -31,7 +31,7 @@ def add(c: Connection, operation: OperationValue, last_batch_row: int, model_con
     row = operation.model_dump(exclude={"create_time", "update_time", "metrics", "error"}, mode="json")
     c.execute(
         insert(operations).values(
-            **row,
+            **(row | {"cancel_requested": int(operation.cancel_requested)}),
             last_batch_row=last_batch_row,
             model_context_number=model_context_number,
             attempts_without_progress=0,
@@ -86,7 +86,8 @@ def revisions(c: Connection, ids: list[str]) -> list[Revision]:
 
 
 def claim(c: Connection, now_s: float, lease_s: float) -> Row[Any] | None:
-    """Takes the oldest operation that waits, or whose worker is silent; None if there is none."""
+    """Takes the oldest operation that waits, or whose worker is silent; None if there is none. Of workers that look at
+    the same moment, each gets another one."""
     o = operations.c
     candidate = (
         select(o.id)
@@ -100,6 +101,7 @@ def claim(c: Connection, now_s: float, lease_s: float) -> Row[Any] | None:
         )
         .order_by(o.row)
         .limit(1)
+        .with_for_update(of=operations, skip_locked=True)  # where workers are not one after another anyway
     )
     operation_id = c.execute(candidate).scalar()
     if operation_id is None:
@@ -158,7 +160,7 @@ def request_cancel(c: Connection, operation_id: str, now_s: float) -> OperationV
             .values(
                 cancel_requested=1,
                 state=OperationState.CANCELLED.value if waiting else row.state,
-                lease_token=o.lease_token + waiting,
+                lease_token=o.lease_token + int(waiting),
                 revision=o.revision + 1,
                 update_time_s=now_s,
             )

@@ -132,6 +132,18 @@ def unused_since(c: Connection, time_s: float, limit: int, session_id: str | Non
     return list(c.execute(statement.order_by(sessions.c.last_used_s).limit(limit)).scalars())
 
 
+def active_versions(c: Connection, session_ids: list[str]) -> dict[str, int]:
+    """Of those that are there."""
+    found: dict[str, int] = {}
+    for start in range(0, len(session_ids), _IDS_AT_ONCE):
+        part = sessions.c.id.in_(session_ids[start : start + _IDS_AT_ONCE])
+        found.update(
+            (row.id, row.active_version)
+            for row in c.execute(select(sessions.c.id, sessions.c.active_version).where(part))
+        )
+    return found
+
+
 def add_to_count(c: Connection, session_id: str, stored: int, now_s: float) -> int:
     """Counts new transitions, and that the session was used; the new total."""
     statement = (

@@ -56,8 +56,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def storage(tmp_path: Path, clock: Clock) -> Iterator[Storage]:
-    made = Storage(tmp_path / "data", connections=2, clock=clock)
+def storage(tmp_path: Path, clock: Clock, store_url: str | None) -> Iterator[Storage]:
+    made = Storage(tmp_path / "data", 2, clock, store_url)
     made.prepare()
     yield made
     made.close()
@@ -272,7 +272,7 @@ def test_use_that_could_not_be_written_down_is_kept(
     keeper = retention(storage, acting, pool)
     acting.give_back_acted({"acts"})
     with storage.store.engine.connect() as other:
-        other.exec_driver_sql("DROP TABLE sessions")
+        other.exec_driver_sql("ALTER TABLE sessions RENAME TO hidden")
         other.commit()
     with pytest.raises(ServiceError):
         anyio.run(keeper.write_down_use)

@@ -9,7 +9,7 @@ import typer
 
 from mier_service import purging, store_sessions
 from mier_service.data_lock import lock_data
-from mier_service.mierctl.data_folder import DEFAULT_DATA, Data, require_data_folder
+from mier_service.mierctl.data_folder import DEFAULT_DATA, Data, StoreUrl, require_data_folder
 from mier_service.mierctl.output import Refused, note
 from mier_service.storage import Storage
 
@@ -27,13 +27,15 @@ def purge(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which.")] = False,
     data: Data = DEFAULT_DATA,
+    store_url: StoreUrl = None,
 ) -> None:
     """Deletes sessions with all their data, so that no byte of it stays in the store; no service may be running."""
     if bool(session) == (idle_days is not None):
         raise Refused("expected either --session with ids or --idle-days, and not both: say which sessions are to go")
     if idle_days is not None and not idle_days > 0:
         raise Refused(f"expected --idle-days above 0, got {idle_days:g}")
-    require_data_folder(data)
+    if not store_url:
+        require_data_folder(data)
     lock = lock_data(data)
     if lock is None:
         raise Refused(
@@ -41,7 +43,7 @@ def purge(
             "--keep-idle-sessions-s)"
         )
     with lock:
-        storage = Storage(data, connections=1, clock=time.time)
+        storage = Storage(data, connections=1, clock=time.time, store_url=store_url)
         try:
             storage.prepare()
             _purge(storage, session or [], idle_days, dry_run)
