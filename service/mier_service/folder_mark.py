@@ -34,25 +34,41 @@ def bind(c: Connection, folder: Path, kinds: Iterable[ContentFiles], shared: boo
     Args:
         shared: the store is not in the folder.
     """
-    mark = (folder / _MARK).read_text() if (folder / _MARK).is_file() else None
-    known = c.execute(select(data_folder.c.id)).scalar()
-    first = known is None
+    mark, known = _mark(folder), _known(c)
     if known is None:
         # A mark without a row: the first start was cut off between the two. A store in the folder may be of a release
         # before marks; one by URL has no files before its first start.
         if any(files.names() for files in kinds) and (shared or mark is not None):
-            raise _refusal(
-                f"the files in {folder} belong to another store: give the --data that is this one's, or none"
-            )
+            raise _refusal(f"the files in {folder} belong to another store: give this one a --data of its own")
         known = mark or uuid.uuid4().hex
         c.execute(insert(data_folder).values(id=known))
-    if mark is None and (first or not shared):  # a store in the folder may have come there by `mierctl restore`
-        write_durably(folder / _MARK, known.encode())
-    elif known != mark:
+        if mark is None:
+            _write_mark(folder, known)
+    elif mark is None and not shared:
+        _write_mark(folder, known)  # it came from a backup
+    else:
+        require_pair(c, folder)
+
+
+def require_pair(c: Connection, folder: Path) -> None:
+    """Refuses a folder that is not the store's."""
+    if _mark(folder) != _known(c):
         raise _refusal(
             f"the files of this store are not in {folder}: give the --data that it was used with, and see that its "
             "file system is mounted"
         )
+
+
+def _mark(folder: Path) -> str | None:
+    return (folder / _MARK).read_text() if (folder / _MARK).is_file() else None
+
+
+def _write_mark(folder: Path, mark: str) -> None:
+    write_durably(folder / _MARK, mark.encode())
+
+
+def _known(c: Connection) -> str | None:
+    return c.execute(select(data_folder.c.id)).scalar()
 
 
 def _refusal(detail: str) -> ServiceError:

@@ -19,7 +19,7 @@ from sqlalchemy import Connection
 from mier_service import store_keys, store_operations, store_sessions
 from mier_service.errors import Reason, ServiceError
 from mier_service.files import ContentFiles, make_folder
-from mier_service.folder_mark import bind, require_own
+from mier_service.folder_mark import bind, require_own, require_pair
 from mier_service.layout import Kind, content_files
 from mier_service.store_keys import Retry
 from mier_service.store_url import open_store
@@ -94,8 +94,8 @@ class Storage:
                 f"expected a store with this release's schema, got {self.store.schema() or 'none'}, and other services "
                 "are using it: stop them first, so that this one can bring it up to date, or start their release",
             )
-        with self.store.write() as c:
-            bind(c, self._folder, self._kinds(), self.store.shared)
+        with self.store.read() as c:
+            require_pair(c, self._folder)
 
     def _kinds(self) -> tuple[ContentFiles, ...]:
         return (self.weights, self.onnx, self.saves)

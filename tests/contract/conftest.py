@@ -17,20 +17,14 @@ from mier_client.values import Session
 from tests.contract import tiny
 from tests.contract.fuzzed import CHECKPOINT, Fuzzed
 from tests.contract.server import Reached, Server
+from tests.postgres import Postgres
 
 REWARD, DYNAMICS = "tiny-reward", "tiny-dynamics"
 OOD = OodReference(tuple(0.25 * i for i in range(1, 40)), tuple(float(10 * i) for i in range(1, 40)))
 """What the tasks that `REWARD` was trained on would show."""
 MAX_BODY_BYTES = 256 * 1024
 STORES = ("sqlite", "postgresql")
-ON_BOTH_STORES = {
-    "test_idempotency",
-    "test_lineage",
-    "test_moving",
-    "test_sessions",
-    "test_transitions",
-    "test_learning",
-}
+ON_BOTH_STORES = {"test_idempotency", "test_lineage", "test_sessions", "test_transitions"}
 
 
 @pytest.fixture(scope="session")
@@ -42,10 +36,17 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """What the store has a part in is asked of a service on either database."""
-    if "server" in metafunc.fixturenames:
-        both = metafunc.module.__name__.rpartition(".")[2] in ON_BOTH_STORES
-        metafunc.parametrize("server", STORES if both else STORES[:1], indirect=True, scope="session")
+    """What the store has the greatest part in is asked of a service on either database."""
+    if "server" in metafunc.fixturenames and metafunc.module.__name__.rpartition(".")[2] in ON_BOTH_STORES:
+        metafunc.parametrize("server", STORES, indirect=True, scope="session")
+
+
+def store_url_of(request: pytest.FixtureRequest) -> str | None:
+    """Of a fixture whose parameters are `STORES`: a new database, or None for the file in the data folder."""
+    if getattr(request, "param", STORES[0]) == STORES[0]:
+        return None
+    server: Postgres = request.getfixturevalue("postgres")
+    return server.new_database()
 
 
 @pytest.fixture(scope="session")
@@ -53,8 +54,6 @@ def server(
     request: pytest.FixtureRequest, checkpoints: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     data = tmp_path_factory.mktemp("service") / "data"
-    on_file = getattr(request, "param", STORES[0]) == STORES[0]
-    store_url = None if on_file else request.getfixturevalue("postgres").new_database()
     running = Server(
         checkpoints,
         data,
@@ -63,7 +62,7 @@ def server(
         "--finetune-save-every-s",
         "0.2",
         "--grpc-reflection",
-        store_url=store_url,
+        store_url=store_url_of(request),
     )
     yield running
     assert running.stop() == 0

@@ -11,11 +11,13 @@ import threading
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sqlalchemy import Connection
 
 from mier_client.errors import DeadlineExceeded, MierError, ServerFault, Unavailable
 from mier_client.transport import TransitionBatch, Transport
@@ -23,7 +25,7 @@ from mier_client.values import Adapted, Submitted
 from mier_service.files import DamagedFile
 from mier_service.layout import Kind, content_files
 from tests.contract.helpers import CALL_S
-from tests.stores import found_rows
+from tests.stores import found_rows, reading
 
 LONG_UPDATES = 4000
 UNANSWERED = (Unavailable, DeadlineExceeded, ServerFault)
@@ -284,11 +286,8 @@ class Books:
             WHERE v.number IS NULL OR p.row IS NULL OR p.to_version <> s.active_version"""
         assert found_rows(c, active) == [], "what acts is not what was promoted last"
 
-    @contextmanager
-    def _read(self) -> Iterator[sqlite3.Connection]:
-        with closing(sqlite3.connect(self._data / DATABASE_FILE, timeout=30.0, isolation_level=None)) as c:
-            c.execute("BEGIN")
-            yield c
+    def _read(self) -> AbstractContextManager[Connection]:
+        return reading(self._data, self._store_url)
 
     def long_operations(self) -> list[tuple[str, str]]:
         """(session, operation) of what would keep the only worker for long."""

@@ -71,7 +71,7 @@ TRIED_APART: dict[str, tuple[str, ...]] = {
     "sessions.Sessions._create": PUT,
     "moving.Moving._record": PUT,
     "storage.Storage.prepare": UNLINK,
-    "folder_mark.bind": PUT,
+    "folder_mark._write_mark": PUT,
 }
 """Moments of the server that traffic on a grown store does not reach: each has a scene of its own."""
 
@@ -85,6 +85,7 @@ WITHIN = {
     "storage.Storage.once",
     "lease.Job._change",
     "data_lock._open",
+    "store.Store.compact",
 }
 """Steps of the places above (which are named after who asked for the write), folders made, and calls of them."""
 
