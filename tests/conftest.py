@@ -21,18 +21,18 @@ def _interruptible() -> None:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """One server for the whole run; each test makes databases of its own."""
+    """One server for the whole run; each test makes a store of its own."""
     with running() as server:
         yield server
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def store_url(request: pytest.FixtureRequest) -> str | None:
-    """Every test that takes it runs on both: on the file in its data folder (None), and on a new database."""
+    """Every test that takes it runs on both: on the file in its data folder (None), and on PostgreSQL."""
     if request.param == "sqlite":
         return None
     server: Postgres = request.getfixturevalue("postgres")
-    return server.new_database()
+    return server.new_store()
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ class Postgres:
             pool_pre_ping=True,
             isolation_level="READ COMMITTED",
             hide_parameters=True,
-            connect_args={**_NETWORK, "application_name": "mier"},
+            connect_args={**_NETWORK, "application_name": "mier", "client_encoding": "utf8"},
         )
         event.listen(engine, "connect", _configure)
         return engine

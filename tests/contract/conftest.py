@@ -42,11 +42,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def store_url_of(request: pytest.FixtureRequest) -> str | None:
-    """Of a fixture whose parameters are `STORES`: a new database, or None for the file in the data folder."""
+    """Of a fixture whose parameters are `STORES`: one on PostgreSQL, or None for the file in the data folder."""
     if getattr(request, "param", STORES[0]) == STORES[0]:
         return None
     server: Postgres = request.getfixturevalue("postgres")
-    return server.new_database()
+    return server.new_store()
 
 
 @pytest.fixture(scope="session")
