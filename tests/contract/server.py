@@ -91,9 +91,9 @@ class Server:
 
 
 @contextmanager
-def serving(checkpoints: Path, data: Path, *flags: str) -> Iterator[Server]:
+def serving(checkpoints: Path, data: Path, *flags: str, store_url: str | None = None) -> Iterator[Server]:
     """A server of a test's own, stopped in good order when the block ends, killed if it fails."""
-    server = Server(checkpoints, data, *flags)
+    server = Server(checkpoints, data, *flags, store_url=store_url)
     try:
         yield server
     except BaseException:

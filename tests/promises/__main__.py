@@ -31,6 +31,11 @@ PROMISES = {
     "a retry equals a single call": ["tests/promises/test_lost_answers.py", "tests/contract/test_idempotency.py"],
     "a failing disk or file is said, and passes": ["tests/promises/test_storage_faults.py"],
     "a restart resumes": ["tests/promises/test_resume.py"],
+    "of two services on a PostgreSQL, one dies": [
+        "tests/promises/test_two_services.py",
+        "tests/unit/test_service_store.py",
+        "tests/unit/test_service_store_postgres.py",
+    ],
     "it ends well": ["tests/promises/test_ending.py"],
     "lineage by hand": ["tests/contract/test_lineage.py"],
     "who may": ["tests/contract/test_access.py", "tests/contract/test_keys.py", "tests/contract/test_tls.py"],
