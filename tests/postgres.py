@@ -42,8 +42,8 @@ class Postgres:
             for path in (folder, self._data):
                 os.chown(path, nobody.pw_uid, nobody.pw_gid)
         self._log = (folder / "log").open("ab")
-        initdb = ["initdb", "--pgdata", self._data, "--username", "mier", "--auth", "trust", "--encoding", "UTF8"]
-        done = self._run(*initdb, "--no-locale", "--no-sync", "--no-instructions")
+        options = ("--username", "mier", "--auth", "trust", "--encoding", "UTF8", "--no-locale", "--no-sync")
+        done = self._run("initdb", "--pgdata", self._data, *options, "--no-instructions")
         assert done.wait(_WITHIN_S) == 0, (folder / "log").read_text()
         self._server: subprocess.Popen[bytes] | None = None
         self.start()

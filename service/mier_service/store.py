@@ -138,6 +138,8 @@ class Store:
 
     @contextmanager
     def _errors(self, progress: _Progress | None = None) -> Iterator[None]:
+        # OSError: of a file that is put while the transaction is open.
+        failures: tuple[type[Exception], ...] = (SQLAlchemyError, OSError, *self._database.driver_errors)
         try:
             yield
         except IntegrityError:
@@ -149,8 +151,7 @@ class Store:
             if refusal.reason is Reason.STORAGE_UNAVAILABLE:
                 _log.error("storage_failed", error=str(error))
             raise refusal from error
-        except (SQLAlchemyError, OSError, *self._database.driver_errors) as error:
-            # OSError: of a file that is put while the transaction is open.
+        except failures as error:
             _log.error("storage_failed", error=str(error))
             raise storage_unavailable(error) from error
 

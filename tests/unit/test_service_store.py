@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -50,6 +51,8 @@ def at_once(storages: list[Storage], act: Callable[[Storage, int], T]) -> list[T
     together = threading.Barrier(MANY)
 
     def one(i: int) -> T:
+        with storages[i % len(storages)].store.read():
+            pass  # connected
         together.wait(WITHIN_S)
         return act(storages[i % len(storages)], i)
 
@@ -69,11 +72,14 @@ def test_a_key_that_comes_many_times_at_once_is_done_once(storages: list[Storage
     for name in ("s", *map(str, range(MANY))):
         add_session(storages[0], name, b"")
     made: list[int] = []
+    two = threading.Barrier(2)
 
     def ask(storage: Storage, i: int) -> StoredValue:
         with storage.once(Retry.of("key", "Submit", "x"), StoredValue, of and str(i)) as write:
             if write.earlier is None:
                 made.append(i)
+                with contextlib.suppress(threading.BrokenBarrierError):
+                    two.wait(0.3)  # for another that should not be here
                 write.reply = StoredValue(stored=i, duplicates=0, transitions_count=0)
         return write.result
 

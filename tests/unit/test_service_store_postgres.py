@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -51,7 +50,6 @@ def test_sessions_are_written_side_by_side_and_all_else_alone(storage: Storage, 
     is to be alone does not."""
     for name in ("a", "b"):
         add_session(storage, name, b"")
-    done = threading.Event()
 
     def add_to(session: str) -> None:
         with storage.store.write(of=session) as c:
@@ -60,7 +58,6 @@ def test_sessions_are_written_side_by_side_and_all_else_alone(storage: Storage, 
     def alone() -> None:
         with storage.store.write() as c:
             assert store_sessions.get_session(c, "a").transitions_count == 1
-            done.set()
 
     with ThreadPoolExecutor(2) as pool:
         with storage.store.write(of="a") as c:
@@ -68,7 +65,7 @@ def test_sessions_are_written_side_by_side_and_all_else_alone(storage: Storage, 
             pool.submit(add_to, "b").result(WITHIN_S)
             waiting = pool.submit(alone)
             while not postgres.execute("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"):
-                assert not done.is_set()
+                assert not waiting.done()
         waiting.result(WITHIN_S)
     assert count(storage, "b") == 1
 
