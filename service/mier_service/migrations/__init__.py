@@ -1,4 +1,4 @@
 """Versioned changes of the store's tables (Alembic). What a released migration does is never changed.
 
-PostgreSQL came after 0004: the migrations up to there make there what they make of an empty SQLite database.
+PostgreSQL came with 0006: the migrations up to there make there what they make of an empty SQLite database.
 """
