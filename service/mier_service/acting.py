@@ -29,6 +29,7 @@ from mier_service.files import ContentFiles, DamagedFile
 from mier_service.offload import BoundedPool
 from mier_service.policies import Policy, PolicyCache
 from mier_service.store import Store, storage_unavailable
+from mier_service.store_sessions import Acts
 from mier_service.values import MAX_INDEX, SessionValue, VersionValue
 
 FloatArray = npt.NDArray[np.float32]
@@ -205,10 +206,10 @@ class Acting:
         """Refuses a version whose policy does not load. Reads its file, so it is not for the event loop."""
         _open(session_id, number, lambda: Policy(self._onnx_files.get(onnx_hash)))
 
-    def active_versions(self) -> dict[str, int]:
-        """The sessions that are ready to act, with the version that should."""
+    def held(self) -> dict[str, Acts]:
+        """The sessions that are ready to act."""
         return {
-            session_id: active.number if active.in_place_of is None else active.in_place_of
+            session_id: Acts(active.in_place_of or active.number, active.model_context)
             for session_id, active in self._active.items()
         }
 

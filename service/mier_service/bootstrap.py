@@ -284,7 +284,7 @@ def _status(ended: set[asyncio.Task[Any]]) -> int:
 
 def _refresher(acting: Acting, shared: bool) -> Callable[[str], Awaitable[None]]:
     async def refresh(session_id: str) -> None:
-        if shared and session_id not in acting.active_versions():
+        if shared and session_id not in acting.held():
             return  # it may act through another service, which learned of it as this one did
         try:
             await acting.refresh(session_id)

@@ -40,13 +40,13 @@ class Following:
 
     async def look(self) -> None:
         """Once."""
-        held = self._acting.active_versions()
+        held = self._acting.held()
         if not held:
             return
         found = await self._pool.run(self._read, list(held))
         for gone in held.keys() - found.keys():
             self._acting.forget(gone)
-        changed = [session_id for session_id, number in found.items() if held[session_id] != number]
+        changed = [session_id for session_id, acts in found.items() if held[session_id] != acts]
         for start in range(0, len(changed), _AT_ONCE):
             loads = (self._acting.refresh(session_id) for session_id in changed[start : start + _AT_ONCE])
             for outcome in await asyncio.gather(*loads, return_exceptions=True):
@@ -55,6 +55,6 @@ class Following:
                 elif isinstance(outcome, BaseException):
                     raise outcome
 
-    def _read(self, session_ids: list[str]) -> dict[str, int]:
+    def _read(self, session_ids: list[str]) -> dict[str, store_sessions.Acts]:
         with self._store.read() as c:
-            return store_sessions.active_versions(c, session_ids)
+            return store_sessions.what_acts(c, session_ids)
