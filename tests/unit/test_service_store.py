@@ -21,7 +21,7 @@ from mier_service.store import TOKENED
 from mier_service.store_keys import Retry
 from mier_service.store_operations import LeaseLost
 from mier_service.transition_rows import RowLayout, TransitionBatch
-from mier_service.values import MAX_SEED, StoredValue
+from mier_service.values import MAX_SEED, StoredValue, WindowValue
 from tests.unit.stored import add_operation, add_session
 
 T = TypeVar("T")
@@ -108,7 +108,7 @@ def test_writes_about_one_session_are_one_after_another(storages: list[Storage])
         ranges = c.execute(select(transition_batches.c.first_step, transition_batches.c.count)).all()
         numbers = c.execute(select(versions.c.number).order_by(versions.c.number)).scalars().all()
         counted = store_sessions.get_session(c, "s").transitions_count
-        read = store_transitions.read(c, "s", LAYOUT, window())
+        read = store_transitions.read(c, "s", LAYOUT, WindowValue())
     stored = sorted(step for first, count in ranges for step in range(first, first + count))
     assert stored == list(range(23))
     assert counted == len(stored)
@@ -236,7 +236,3 @@ def test_a_storage_that_fails_is_said(storage: Storage) -> None:
 def add_named_operation(storage: Storage, session: str) -> str:
     add_session(storage, session, b"")
     return add_operation(storage, session)
-
-
-def window() -> store_transitions.WindowValue:
-    return store_transitions.WindowValue()
