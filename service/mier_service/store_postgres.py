@@ -8,8 +8,8 @@ Invariants
 - Every connection commits to disk (`synchronous_commit` on or stronger; a server with `fsync` off is refused), and its
   text is UTF-8: looked at when it is opened.
 - A write sees what others committed before it got its locks (READ COMMITTED); a read is one moment (REPEATABLE READ).
-- A lock is waited for, and an idle transaction kept, for `WAIT_S` at most. So a machine that vanished while it held a
-  lock holds up the others for no longer than that.
+- A lock is waited for, and a write that its owner does not go on with is kept, for `WAIT_S` at most. So a machine that
+  vanished while it held a lock holds up the others for no longer than that.
 """
 
 from __future__ import annotations
@@ -75,10 +75,12 @@ class Postgres:
         return c
 
     def lock(self, c: Connection, of: str | None, key: str) -> None:
+        # For this transaction only: reads hold up nobody, and may compute between two looks.
+        bounded = func.set_config("idle_in_transaction_session_timeout", f"{WAIT_S}s", True)
         if of is None:
-            c.execute(select(func.pg_advisory_xact_lock(_STORE_LOCK)))
+            c.execute(select(bounded, func.pg_advisory_xact_lock(_STORE_LOCK)))
             return
-        c.execute(select(func.pg_advisory_xact_lock_shared(_STORE_LOCK)))
+        c.execute(select(bounded, func.pg_advisory_xact_lock_shared(_STORE_LOCK)))
         if key:
             c.execute(select(func.pg_advisory_xact_lock(_KEY_LOCKS, _hash(key))))
         if of != TOKENED:
@@ -113,13 +115,12 @@ def _configure(connection: psycopg.Connection[Any], _: Any) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT set_config('lock_timeout', %s, false), "
-            "set_config('idle_in_transaction_session_timeout', %s, false), "
             "current_setting('synchronous_commit'), current_setting('fsync'), current_setting('server_encoding')",
-            (f"{WAIT_S}s", f"{WAIT_S}s"),
+            (f"{WAIT_S}s",),
         )
         row = cursor.fetchone()
         assert row is not None
-        _, _, synchronous, fsync, encoding = row
+        _, synchronous, fsync, encoding = row
         if synchronous not in _DURABLE:
             cursor.execute("SET synchronous_commit TO on")
         for name, wanted, got in (("fsync", "on", fsync), ("server_encoding", "UTF8", encoding)):
