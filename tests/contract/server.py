@@ -50,7 +50,7 @@ class Server:
         assert self._process.stdout is not None
         line = self._process.stdout.readline().decode()
         if not line.startswith("mier-serve is ready"):
-            self._process.wait(STOP_WITHIN_S)
+            self._end()
             raise AssertionError(f"the server did not start: {self.log()[-4000:]}")
         addresses = json.loads(self._address_file.read_text())
         self.http: str = addresses["http"]
