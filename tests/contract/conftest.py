@@ -17,7 +17,6 @@ from mier_client.values import Session
 from tests.contract import tiny
 from tests.contract.fuzzed import CHECKPOINT, Fuzzed
 from tests.contract.server import Reached, Server
-from tests.postgres import Postgres
 
 REWARD, DYNAMICS = "tiny-reward", "tiny-dynamics"
 OOD = OodReference(tuple(0.25 * i for i in range(1, 40)), tuple(float(10 * i) for i in range(1, 40)))
@@ -36,17 +35,11 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """What the store has the greatest part in is asked of a service on either database."""
-    if "server" in metafunc.fixturenames and metafunc.module.__name__.rpartition(".")[2] in ON_BOTH_STORES:
-        metafunc.parametrize("server", STORES, indirect=True, scope="session")
-
-
-def store_url_of(request: pytest.FixtureRequest) -> str | None:
-    """Of a fixture whose parameters are `STORES`: one on PostgreSQL, or None for the file in the data folder."""
-    if getattr(request, "param", STORES[0]) == STORES[0]:
-        return None
-    server: Postgres = request.getfixturevalue("postgres")
-    return server.new_store()
+    """What the store has the greatest part in is asked of a service on either database. One server for each: pytest
+    runs all the tests of one before those of the other."""
+    if "server" in metafunc.fixturenames and not hasattr(metafunc.module, "server"):
+        both = metafunc.module.__name__.rpartition(".")[2] in ON_BOTH_STORES
+        metafunc.parametrize("server", STORES if both else STORES[:1], indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")
@@ -54,6 +47,7 @@ def server(
     request: pytest.FixtureRequest, checkpoints: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     data = tmp_path_factory.mktemp("service") / "data"
+    url = None if request.param == STORES[0] else request.getfixturevalue("postgres").new_store()
     running = Server(
         checkpoints,
         data,
@@ -62,7 +56,7 @@ def server(
         "--finetune-save-every-s",
         "0.2",
         "--grpc-reflection",
-        store_url=store_url_of(request),
+        store_url=url,
     )
     yield running
     assert running.stop() == 0

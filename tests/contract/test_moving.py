@@ -13,7 +13,7 @@ from mier.types import Varies
 from mier_client.transport import Page, Transport
 from mier_client.values import PolicyVersion, Session, VersionOrigin
 from tests.contract import tiny
-from tests.contract.conftest import REWARD, STORES, connect, store_url_of
+from tests.contract.conftest import REWARD, connect
 from tests.contract.helpers import ALL, CALL_S, LEARN_S, acts, batch, fine_tune, refused, submit
 from tests.contract.server import Server, serving
 
@@ -31,10 +31,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-@pytest.fixture(scope="module", params=STORES)
-def server(request: pytest.FixtureRequest, folder: Path) -> Iterator[Server]:
-    data = folder.with_name(f"data-{request.param}")
-    running = Server(folder, data, "--finetune-save-every-s", "0.2", store_url=store_url_of(request))
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[Server]:
+    running = Server(folder, folder.with_name("data"), "--finetune-save-every-s", "0.2")
     yield running
     assert running.stop() == 0
     assert "Traceback" not in running.log()
