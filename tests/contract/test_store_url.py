@@ -25,9 +25,8 @@ def url(postgres: Postgres) -> str:
 def test_keys_purge_and_a_password_that_stays_secret(
     checkpoints: Path, tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Keys are made before the first start and while it runs; a purge goes through once it does not.
-
-    Broken on purpose: with the URL in the worker's configuration, its command line has the password."""
+    """Keys are made before the first start and while it runs; a purge goes through once it does not; neither command
+    line nor the log has the password."""
     monkeypatch.setenv(STORE_URL_VARIABLE, url)
     data = tmp_path / "data"
     key = mierctl("keys", "create", "--scope", "admin", "--data", data).stdout.strip()

@@ -74,9 +74,7 @@ def until(so: Callable[[], bool]) -> None:
 
 
 def test_what_one_does_the_other_knows(pair: tuple[Machine, Machine]) -> None:
-    """A session that acts through one service while everything else is done through the other.
-
-    Broken on purpose: without `Following`, the version of before acts for ever, and so does a deleted session."""
+    """A session that acts through one service while everything else is done through the other."""
     with both_transports(pair[0]) as a, both_transports(pair[1]) as b:
         here, there = a["http"], b["grpc"]
         session = here.create_session(REWARD, 7, None, "", CALL_S)
@@ -109,7 +107,7 @@ def _gone(transport: Transport, session: Session) -> bool:
 
 
 def test_a_key_that_comes_to_both_at_once_is_done_once(pair: tuple[Machine, Machine]) -> None:
-    """Broken on purpose: without the lock on keys, two sessions are made, or one caller is told INTERNAL."""
+    """Create, submit and adapt, four times each at the same moment, over both transports of both."""
     with both_transports(pair[0]) as a, both_transports(pair[1]) as b, ThreadPoolExecutor(4) as pool:
         transports = (*a.values(), *b.values())
 
@@ -143,10 +141,7 @@ def test_one_is_killed_and_the_other_goes_on(
 ) -> None:
     """Robots at both; one service and its worker get SIGKILL in the middle; the robots of the other notice nothing.
     What the dead one left open is asked again of the other, under the same keys: all that was acknowledged is there
-    once, the fine-tune goes on with the other's worker, and every session acts with the version that the store names.
-
-    Broken on purpose: without the lock on a session's row, or with its reply not kept under its key, the books differ.
-    """
+    once, the fine-tune goes on with the other's worker, and every session acts with what the store names."""
     cycles = int(os.environ.get("MIER_KILL_CYCLES", SHORT_CYCLES))
     ledger, chance = Ledger(), random.Random(SEED)
     books = Books(ledger, pair[0].data, pair[0].store_url)

@@ -59,7 +59,7 @@ def test_migrating_twice_changes_nothing(store: Store) -> None:
 
 
 def test_the_record_of_promotions_is_only_ever_added_to(store: Store) -> None:
-    """Broken on purpose: without the trigger of either database, the update goes through."""
+    """By a trigger, which each database has in its own words."""
     row = dict.fromkeys(("seed", "active_version", "transitions_count", "create_time_s"), 1)
     names = dict.fromkeys(("id", "checkpoint", "checkpoint_hash", "environment_json", "state"), "s")
     with store.write() as c:

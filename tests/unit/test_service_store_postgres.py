@@ -46,8 +46,8 @@ def end_connection(postgres: Postgres, c: Connection) -> None:
 
 
 def test_sessions_are_written_side_by_side_and_all_else_alone(storage: Storage, postgres: Postgres) -> None:
-    """Broken on purpose: with the exclusive lock for both, the second session waits; with the shared one, a write that
-    is to be alone does not."""
+    """Broken on purpose: with the exclusive lock for both, the second session waits until the server ends the first
+    one's write; with the shared one for both, a write that is to be alone does not wait. Seen: the assertion in the loop."""
     for name in ("a", "b"):
         add_session(storage, name, b"")
 
@@ -91,7 +91,7 @@ def test_who_stops_in_the_middle_does_not_hold_up_the_others(
 
 
 def test_a_connection_that_breaks_in_a_write_undoes_it(storage: Storage, postgres: Postgres) -> None:
-    """And the next write gets another one. Broken on purpose: without `pool_pre_ping` it is refused, too."""
+    """And the next write gets another one."""
     add_session(storage, "s", b"")
     with pytest.raises(ServiceError, match="nothing was changed") as told, storage.store.write(of="s") as c:  # noqa: PT012
         store_sessions.add_to_count(c, "s", 1, 0.0)
