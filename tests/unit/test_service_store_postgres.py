@@ -47,7 +47,7 @@ def end_connection(postgres: Postgres, c: Connection) -> None:
 
 def test_sessions_are_written_side_by_side_and_all_else_alone(storage: Storage, postgres: Postgres) -> None:
     """Broken on purpose: with the exclusive lock for both, the second session waits until the server ends the first
-    one's write; with the shared one for both, a write that is to be alone does not wait. Seen: the assertion in the loop."""
+    one's write; with the shared one for both, a write that is to be alone does not wait."""
     for name in ("a", "b"):
         add_session(storage, name, b"")
 
