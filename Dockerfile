@@ -18,7 +18,7 @@ RUN python3 -m venv "$MIER_HOME/venv"
 RUN "$MIER_HOME/venv/bin/pip" install --no-cache-dir --constraint constraints.txt \
     ${TORCH_INDEX_URL:+--extra-index-url "$TORCH_INDEX_URL"} torch
 COPY . ./
-RUN "$MIER_HOME/venv/bin/pip" install --no-cache-dir --constraint constraints.txt ".[service,otel]"
+RUN "$MIER_HOME/venv/bin/pip" install --no-cache-dir --constraint constraints.txt ".[service,otel,postgres]"
 RUN cp -r checkpoints "$MIER_HOME/checkpoints"
 
 FROM python:3.11-slim

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.fuzzing import EXAMPLES, Tried
+from tests.postgres import Postgres, running
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -22,6 +23,22 @@ def _interruptible() -> None:
 def anyio_backend() -> str:
     """What tests marked `anyio` run on: the event loop that gRPC knows."""
     return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """One server for the whole run; each test makes a store of its own."""
+    with running() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest) -> str | None:
+    """Every test that takes it runs on both: on the file in its data folder (None), and on PostgreSQL."""
+    if request.param == "sqlite":
+        return None
+    server: Postgres = request.getfixturevalue("postgres")
+    return server.new_store()
 
 
 @pytest.fixture

@@ -36,6 +36,7 @@ from mier_service.policies import Policy, PolicyCache
 from mier_service.ready_sessions import Active, ReadySessions
 from mier_service.standby import NEEDS_BASE, Standby, Standbys
 from mier_service.store import Store, storage_unavailable
+from mier_service.store_sessions import Acts
 from mier_service.values import MAX_INDEX, FallbackValue, SessionValue, VersionValue
 
 FloatArray = npt.NDArray[np.float32]
@@ -218,6 +219,13 @@ class Acting:
     def behind(self) -> int:
         """Sessions whose active version could not be loaded."""
         return len(self._behind)
+
+    def held(self) -> dict[str, Acts]:
+        """The sessions that are ready to act."""
+        return {
+            session_id: Acts(active.in_place_of or active.number, active.model_context)
+            for session_id, active in self._active.items()
+        }
 
     def take_acted(self) -> set[str]:
         """The sessions that acted since it was last asked."""

@@ -26,11 +26,12 @@ from mier_service.changes import Changes, Poller
 from mier_service.checkpoints import Checkpoints
 from mier_service.config import CannotStart, ServeConfig, WorkerConfig, url_host
 from mier_service.core import Core
-from mier_service.data_lock import lock_data
+from mier_service.data_lock import join_data, let_others_join, lock_data
 from mier_service.ending import end_now
 from mier_service.errors import ServiceError
 from mier_service.exposure import exposure_of
 from mier_service.files import write_durably
+from mier_service.following import Following
 from mier_service.grpc import GrpcServer
 from mier_service.health import build_health
 from mier_service.http import Guard, build_app
@@ -104,7 +105,8 @@ class Service:
         self._config = config
         self._tls = tls
         self._stop = asyncio.Event()
-        self._lock = _lock_data(config.data)
+        store_url = (config.store_url.get_secret_value() if config.store_url else "") or None
+        self._lock, self._alone = _lock_data(config.data, shared=store_url is not None)
         self._lifecycle = Lifecycle()
         self._metrics = Metrics()
         self._checkpoints = Checkpoints(config.checkpoints)
@@ -116,7 +118,7 @@ class Service:
             stored_bytes=config.max_stored_bytes_per_key,
         )
         calls_under_way = CallsUnderWay(bounds)
-        self._storage = Storage(config.data, connections=config.store_threads + 5, clock=time.time, bounds=bounds)
+        self._storage = Storage(config.data, config.store_threads + 5, time.time, store_url, bounds)
         self._store_pool = BoundedPool("store", config.store_threads, config.store_queue)
         self._adapt_pool = BoundedPool("adapt", 1, config.adapt_queue)
         self._decode_pool = BoundedPool("decode", 1, config.store_queue)
@@ -159,9 +161,10 @@ class Service:
             self._storage.store,
             self._changes,
             self._poll_pool,
-            _refresher(acting, self._self_adapting),
+            _refresher(acting, self._self_adapting, self._storage.store.shared),
             config.poll_every_s,
         )
+        self._following = Following(self._storage.store, acting, self._upkeep_pool, config.follow_every_s)
         self._retention = Retention(
             self._storage, acting, self._upkeep_pool, config.keep_idle_sessions_s, config.sweep_every_s, time.monotonic
         )
@@ -177,6 +180,7 @@ class Service:
                 trace_endpoint=config.trace_endpoint,
                 trace_ratio=config.trace_ratio,
             ),
+            store_url,
             config.finetune_workers,
             config.drain_within_s,
             self._metrics.worker_ended,
@@ -244,6 +248,8 @@ class Service:
             asyncio.create_task(self._self_adapting.run(), name="self_adapting"),
             asyncio.create_task(self._acting.catch_up(_CATCH_UP_EVERY_S), name="catching_up"),
         ]
+        if self._storage.store.shared:
+            background.append(asyncio.create_task(self._following.run(), name="following"))
         if not self._stop.is_set():  # it may have been asked to end while it prepared
             self._workers.start()
             await self._monitor.look()
@@ -278,7 +284,9 @@ class Service:
     def _prepare(self) -> None:
         """Migrates and clears up; decodes the checkpoints and makes the document, so that no caller waits for them."""
         self._app.openapi()
-        self._storage.prepare()
+        self._storage.prepare(self._alone)
+        if self._alone and self._storage.store.shared:
+            let_others_join(self._lock)
         self._gate.take(self._gate.read())
         if self._gate.required and not self._gate.has_keys:
             _log.warning("no_keys", detail="nobody can call yet: make a key with `mierctl keys create`")
@@ -351,9 +359,11 @@ def _status(ended: set[asyncio.Task[Any]]) -> int:
     return 1 if ended else 0
 
 
-def _refresher(acting: Acting, self_adapting: SelfAdapting) -> Callable[[str], Awaitable[None]]:
+def _refresher(acting: Acting, self_adapting: SelfAdapting, shared: bool) -> Callable[[str], Awaitable[None]]:
     async def refresh(session_id: str) -> None:
         self_adapting.notice(session_id)
+        if shared and session_id not in acting.held():
+            return  # it may act through another service, which learned of it as this one did
         try:
             await acting.refresh(session_id)
         except ServiceError as error:
@@ -370,11 +380,16 @@ def _new_id() -> str:
     return uuid.uuid4().hex
 
 
-def _lock_data(data: Path) -> IO[str]:
-    file = lock_data(data)
-    if file is None:
+def _lock_data(data: Path, shared: bool) -> tuple[IO[str], bool]:
+    """And whether this service alone has it now."""
+    if shared:
+        held = join_data(data)
+    else:
+        file = lock_data(data)
+        held = (file, True) if file is not None else None
+    if held is None:
         raise CannotStart(f"another service is using the data folder {data}: choose another --data")
-    return file
+    return held
 
 
 def _listen(host: str, port: int) -> socket.socket:

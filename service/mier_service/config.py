@@ -6,10 +6,14 @@ import ipaddress
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _MIB = 1024 * 1024
+
+
+STORE_URL_VARIABLE = "MIER_STORE_URL"
+"""Where a worker finds the URL of the store, and `mierctl` by default."""
 
 
 class CannotStart(Exception):
@@ -36,7 +40,15 @@ class ServeConfig(BaseSettings):
     )
 
     checkpoints: Path = Field(default_factory=_bundled_checkpoints, description="folder of checkpoints to serve")
-    data: Path = Field(default=Path("mier-data"), description="folder of everything durable; one service at a time")
+    data: Path = Field(
+        default=Path("mier-data"),
+        description="folder of everything durable; one service at a time, unless --store-url is given",
+    )
+    store_url: SecretStr | None = Field(
+        default=None,
+        description="postgresql://USER@HOST/DATABASE instead of the SQLite file in --data, which then keeps the files "
+        "only; give a URL with a password as MIER_STORE_URL",
+    )
     host: str = Field(default="127.0.0.1", description="address to listen on, for HTTP and gRPC")
     http_port: int = Field(default=8080, ge=0, le=65535, description="0: any free one")
     grpc_port: int = Field(default=50051, ge=0, le=65535, description="0: any free one")
@@ -120,6 +132,11 @@ class ServeConfig(BaseSettings):
     store_queue: int = Field(default=256, ge=1, description="calls that may wait for the store")
     adapt_queue: int = Field(default=64, ge=1, description="adaptations that may wait")
     poll_every_s: float = Field(default=0.1, gt=0, description="time between two looks at what workers did, in seconds")
+    follow_every_s: float = Field(
+        default=0.5,
+        gt=0,
+        description="with --store-url: time between two looks at what other services did to sessions that act here",
+    )
     drain_within_s: float = Field(default=10.0, gt=0, description="time that calls under way are given at the end")
 
 

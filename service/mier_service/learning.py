@@ -151,7 +151,7 @@ class Learning:
             found = infer(held, transitions)
             own = policy_context_after(held.checkpoint, found, transitions)
         elapsed_ms = 1000.0 * (time.perf_counter() - started_s)
-        with self._storage.once(retry, AdaptationValue) as write:
+        with self._storage.once(retry, AdaptationValue, of=session_id) as write:
             if write.earlier is None:
                 require_same_checkpoint(write.c, session)
                 now_s, reference = self._storage.clock(), held.checkpoint.calibration.ood

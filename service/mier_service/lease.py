@@ -28,6 +28,7 @@ from mier_service.config import WorkerConfig
 from mier_service.errors import ServiceError
 from mier_service.key_bounds import ROW_BYTES
 from mier_service.storage import Storage
+from mier_service.store import TOKENED
 from mier_service.store_operations import LeaseLost
 from mier_service.store_promotions import SERVICE, Why
 from mier_service.store_sessions import to_time
@@ -245,7 +246,7 @@ class Job:
             self._storage.drop_unused(set(), {self._save_hash})
 
     def _change(self, **columns: Any) -> None:
-        with self._storage.store.write() as c:
+        with self._storage.store.write(of=TOKENED) as c:
             self._write(c, **columns)
 
     def _write(self, c: Connection, **columns: Any) -> None:
@@ -254,7 +255,7 @@ class Job:
     def _renew(self) -> None:
         while not self._ended.wait(self._lease_s / 3):
             try:
-                with self._storage.store.write() as c:
+                with self._storage.store.write(of=TOKENED) as c:
                     until_s = self._storage.clock() + self._lease_s
                     store_operations.renew(c, self.id, self._token, until_s)
             except LeaseLost:

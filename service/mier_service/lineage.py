@@ -84,7 +84,7 @@ class Lineage:
         # A version never changes and its files stay as long as it does, so this need not hold the write lock.
         if looked_at != session.active_version:
             self._acting.require_usable(session_id, looked_at, onnx_hash)
-        with self._storage.once(retry, SessionValue, Room.DECISIONS) as write:
+        with self._storage.once(retry, SessionValue, Room.DECISIONS, of=session_id) as write:
             if write.earlier is None:
                 session = store_sessions.get_session(write.c, session_id)
                 target = _target(write.c, session, version, why.kind)

@@ -8,6 +8,7 @@ with for longest, with the sessions on it. Who goes is read again when it acts n
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import ItemsView
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,6 +56,9 @@ class ReadySessions:
 
     def __len__(self) -> int:
         return len(self._active)
+
+    def items(self) -> ItemsView[str, Active]:
+        return self._active.items()
 
     def get(self, session_id: str) -> Active | None:
         return self._active.get(session_id)

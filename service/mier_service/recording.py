@@ -131,7 +131,7 @@ class Recording:
 
     def _submit(self, submission: Submission) -> tuple[StoredValue, SessionMode]:
         mode = SessionMode.OFF
-        with self._storage.once(submission.retry(), StoredValue) as write:
+        with self._storage.once(submission.retry(), StoredValue, of=submission.session_id) as write:
             if write.earlier is None:
                 write.reply, mode = self._store(write, submission)
         return write.result, mode

@@ -3,6 +3,7 @@
 Invariants
 - A sweep is bounded: so many sessions, so many idempotency keys; the rest waits for the next.
 - A session that acts is used, though acting writes nothing: what acted is written down at each sweep and at the end.
+  Other services on the store write theirs as often, so a session is kept for two sweeps longer where there may be some.
 - Time in which the service did not run does not count: nobody could have used the session then. How long it has run is
   told by a clock that nobody sets: a robot may start in 1970, and know the time when it has a network.
 - A session that is being fine-tuned stays, however long that takes.
@@ -44,6 +45,8 @@ class Retention:
         self._acting = acting
         self._pool = pool
         self._keep_s = keep_idle_sessions_s
+        if self._keep_s is not None and storage.store.shared:
+            self._keep_s += 2 * every_s
         self._every_s = every_s
         self._uptime = uptime
         self._since_s = uptime()

@@ -197,7 +197,7 @@ class Sessions:
         return remains.operation_id
 
     def _set_state(self, session_id: str, state: SessionState, retry: Retry) -> SessionValue:
-        with self._storage.once(retry, SessionValue, Room.DECISIONS) as write:
+        with self._storage.once(retry, SessionValue, Room.DECISIONS, of=session_id) as write:
             if write.earlier is None:
                 store_sessions.set_state(write.c, session_id, state)
                 store_sessions.touch(write.c, {session_id}, self._storage.clock())

@@ -1,4 +1,5 @@
-"""The data folder: the store, the immutable files that its rows name, and the clock that stamps them.
+"""The data folder: the store (one by URL is elsewhere), the immutable files that its rows name, and the clock that
+stamps them.
 
 `once` is how every write is made: the effect and the reply kept under the caller's idempotency key are one
 transaction, so a retry finds both or neither; and so is what it counts of what the caller's key may store.
@@ -19,12 +20,13 @@ from sqlalchemy import Connection
 
 from mier_service import store_keys, store_operations, store_sessions, store_usage
 from mier_service.callers import current_caller
-from mier_service.errors import ServiceError
-from mier_service.files import make_folder
+from mier_service.errors import Reason, ServiceError
+from mier_service.files import ContentFiles, make_folder
+from mier_service.folder_mark import bind, require_own, require_pair
 from mier_service.key_bounds import ROW_BYTES, KeyBounds, Room
-from mier_service.layout import DATABASE_FILE, Kind, content_files
-from mier_service.store import Store
+from mier_service.layout import Kind, content_files
 from mier_service.store_keys import Retry
+from mier_service.store_url import open_store
 from mier_service.values import Value
 
 V = TypeVar("V", bound=Value)
@@ -57,22 +59,37 @@ class Storage:
     """Everything durable, in one folder."""
 
     def __init__(
-        self, folder: Path, connections: int, clock: Callable[[], float], bounds: KeyBounds | None = None
+        self,
+        folder: Path,
+        connections: int,
+        clock: Callable[[], float],
+        store_url: str | None = None,
+        bounds: KeyBounds | None = None,
     ) -> None:
-        """Opens the folder, making it if need be. OSError if that is impossible."""
+        """Opens the folder, making it if need be. OSError if that is impossible; `CannotStart` for a URL that is none
+        of ours."""
         make_folder(folder)
         self._folder = folder
         self.clock = clock
         self.bounds = bounds or KeyBounds()
-        self.store = Store(folder / DATABASE_FILE, connections)
+        self.store = open_store(folder, store_url, connections)
         self.weights = content_files(folder, Kind.WEIGHTS)
         self.onnx = content_files(folder, Kind.POLICIES)
         self.saves = content_files(folder, Kind.SAVES)
 
-    def prepare(self) -> None:
-        """At the start of the service, before any worker: migrates, and clears what a crash left behind."""
+    def prepare(self, alone: bool = True) -> None:
+        """At the start of the service, before any worker: migrates, and clears what a crash left behind.
+
+        Args:
+            alone: no other service is at work. Where one is, its workers' leases and files are left as they are.
+        """
+        require_own(self._folder, self.store)
+        if not alone:
+            self._join()
+            return
         self.store.migrate()
         with self.store.write() as c:
+            bind(c, self._folder, self._kinds(), self.store.shared)
             store_operations.expire_leases(c)
             store_keys.forget_before(c, self.clock() - KEYS_KEPT_S)
             pairs = store_sessions.file_hashes(c)
@@ -86,10 +103,26 @@ class Storage:
                 for name in files.names() - names:
                     files.remove(name)
 
+    def _join(self) -> None:
+        if not self.store.is_current():
+            raise ServiceError(
+                Reason.STORAGE_UNAVAILABLE,
+                f"expected a store with this release's schema, got {self.store.schema() or 'none'}, and other services "
+                "are using it: stop them first, so that this one can bring it up to date, or start their release",
+            )
+        with self.store.read() as c:
+            require_pair(c, self._folder)
+
+    def _kinds(self) -> tuple[ContentFiles, ...]:
+        return (self.weights, self.onnx, self.saves)
+
     @contextmanager
-    def once(self, retry: Retry, reply_type: type[V], room: Room = Room.DATA) -> Iterator[Write[V]]:
-        """A durable write that the same idempotency key makes once, and that the caller's bound has room for."""
-        with self.store.write() as c:
+    def once(
+        self, retry: Retry, reply_type: type[V], room: Room = Room.DATA, of: str | None = None
+    ) -> Iterator[Write[V]]:
+        """A durable write that the same idempotency key makes once, and that the caller's bound has room for. `of`: see
+        `Store.write`."""
+        with self.store.write(of, retry.key) as c:
             earlier = store_keys.earlier_reply(c, retry)
             write = Write(c, reply_type.model_validate_json(earlier) if earlier is not None else None)
             yield write
@@ -124,10 +157,9 @@ class Storage:
                 self.saves.remove(save_hash)
 
     def room(self) -> tuple[int, int]:
-        """Bytes of the database with its log, and bytes that are left on its disk. OSError if that cannot be told."""
-        files = [self._folder / f"{DATABASE_FILE}{suffix}" for suffix in ("", "-wal")]
-        used = sum(file.stat().st_size for file in files if file.exists())
-        return used, shutil.disk_usage(self._folder).free
+        """Bytes of the database, and bytes that are left on the disk of the folder. OSError if the latter cannot be
+        told."""
+        return self.store.used_bytes(), shutil.disk_usage(self._folder).free
 
     def close(self) -> None:
         self.store.close()

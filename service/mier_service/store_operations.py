@@ -44,7 +44,7 @@ def add(
     row = operation.model_dump(exclude={"create_time", "update_time", "metrics", "error"}, mode="json")
     c.execute(
         insert(operations).values(
-            **row,
+            **(row | {"cancel_requested": int(operation.cancel_requested)}),
             first_transition=first_transition,
             last_batch_row=last_batch_row,
             model_context_number=model_context_number,
@@ -114,7 +114,8 @@ def revisions(c: Connection, ids: list[str]) -> list[Revision]:
 
 def claim(c: Connection, now_s: float, lease_s: float) -> Row[Any] | None:
     """Takes an operation that waits, or whose worker is silent; None if there is none. Of the key whose last turn is
-    longest ago, and of its sessions that one whose last turn is."""
+    longest ago, and of its sessions that one whose last turn is.
+    Of workers that look at the same moment, each gets another one."""
     o = operations.c
     of_key, of_session = key_usage.alias(), key_usage.alias()
     candidate = (
@@ -125,6 +126,7 @@ def claim(c: Connection, now_s: float, lease_s: float) -> Row[Any] | None:
         .where(_waits(now_s))
         .order_by(func.coalesce(of_key.c.turn, 0), func.coalesce(of_session.c.turn, 0), o.row)
         .limit(1)
+        .with_for_update(of=operations, skip_locked=True)  # where workers are not one after another anyway
     )
     found = c.execute(candidate).one_or_none()
     if found is None:
@@ -202,7 +204,7 @@ def request_cancel(c: Connection, operation_id: str, now_s: float) -> OperationV
             .values(
                 cancel_requested=1,
                 state=OperationState.CANCELLED.value if waiting else row.state,
-                lease_token=o.lease_token + waiting,
+                lease_token=o.lease_token + int(waiting),
                 revision=o.revision + 1,
                 update_time_s=now_s,
             )

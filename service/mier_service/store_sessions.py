@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -160,6 +160,27 @@ def unused_since(c: Connection, time_s: float, limit: int, session_id: str | Non
     if session_id is not None:
         statement = statement.where(sessions.c.id == session_id)
     return list(c.execute(statement.order_by(sessions.c.last_used_s).limit(limit)).scalars())
+
+
+class Acts(NamedTuple):
+    """What of a session is kept by whoever acts for it."""
+
+    version: int
+    """The one that should act."""
+    model_context: int
+    """Number of the newest."""
+
+
+def what_acts(c: Connection, session_ids: list[str]) -> dict[str, Acts]:
+    """Of those that are there."""
+    m = model_contexts.c
+    newest = select(func.max(m.number)).where(m.session_id == sessions.c.id).scalar_subquery()
+    found: dict[str, Acts] = {}
+    for start in range(0, len(session_ids), _IDS_AT_ONCE):
+        part = sessions.c.id.in_(session_ids[start : start + _IDS_AT_ONCE])
+        for row in c.execute(select(sessions.c.id, sessions.c.active_version, newest).where(part)):
+            found[row[0]] = Acts(row[1], row[2])
+    return found
 
 
 def add_to_count(c: Connection, session_id: str, stored: int, now_s: float) -> int:

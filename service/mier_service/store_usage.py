@@ -8,7 +8,10 @@ with no session has the replies kept under idempotency keys, which outlive sessi
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, Update, delete, func, insert, select, update
+from typing import Any
+
+from sqlalchemy import Connection, delete, func, select
+from sqlalchemy.dialects import postgresql, sqlite
 
 from mier_service.schema import key_usage as usage
 
@@ -17,7 +20,7 @@ NO_SESSION = ""
 
 def add(c: Connection, owner: str, session_id: str, stored_bytes: int) -> None:
     """Counts what was stored; a negative number gives back."""
-    _change(c, owner, session_id, update(usage).values(stored_bytes=usage.c.stored_bytes + stored_bytes), stored_bytes)
+    _change(c, owner, session_id, {"stored_bytes": usage.c.stored_bytes + stored_bytes}, stored_bytes)
 
 
 def stored_bytes(c: Connection, owner: str) -> int:
@@ -35,12 +38,14 @@ def take_turn(c: Connection, owner: str, session_id: str) -> None:
     """The key, and its session, are the last to have had a turn. A key's stays on record when its sessions go."""
     last = c.execute(select(func.max(usage.c.turn)).where(usage.c.session_id == NO_SESSION)).scalar() or 0
     for row in (NO_SESSION, session_id):
-        _change(c, owner, row, update(usage).values(turn=last + 1), 0, last + 1)
+        _change(c, owner, row, {"turn": last + 1}, 0, last + 1)
 
 
-def _change(c: Connection, owner: str, session_id: str, change: Update, stored_bytes: int, turn: int = 0) -> None:
+def _change(
+    c: Connection, owner: str, session_id: str, change: dict[str, Any], stored_bytes: int, turn: int = 0
+) -> None:
     """Makes the change, or the row with these values."""
-    done = c.execute(change.where(usage.c.owner == owner, usage.c.session_id == session_id))
-    if not done.rowcount:
-        row = {"owner": owner, "session_id": session_id, "stored_bytes": stored_bytes, "turn": turn}
-        c.execute(insert(usage).values(**row))
+    insert = postgresql.insert if c.dialect.name == "postgresql" else sqlite.insert
+    row = insert(usage).values(owner=owner, session_id=session_id, stored_bytes=stored_bytes, turn=turn)
+    # One statement: where writes about several sessions go on side by side, they share the row of their key.
+    c.execute(row.on_conflict_do_update(index_elements=[usage.c.owner, usage.c.session_id], set_=change))

@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import wraps
-from typing import Protocol, TypeVar
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from mier_service.errors import Reason, ServiceError
 from mier_service.tracing import span
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -26,16 +27,20 @@ W = TypeVar("W", bound=Watched)
 
 def watched(
     kind: str,
-) -> Callable[[Callable[[W], AbstractContextManager[T]]], Callable[[W], AbstractContextManager[T]]]:
+) -> Callable[
+    [Callable[Concatenate[W, P], AbstractContextManager[T]]], Callable[Concatenate[W, P], AbstractContextManager[T]]
+]:
     """For a method whose block is a transaction."""
 
-    def decorate(method: Callable[[W], AbstractContextManager[T]]) -> Callable[[W], AbstractContextManager[T]]:
+    def decorate(
+        method: Callable[Concatenate[W, P], AbstractContextManager[T]],
+    ) -> Callable[Concatenate[W, P], AbstractContextManager[T]]:
         @wraps(method)
         @contextmanager
-        def within(self: W) -> Iterator[T]:
+        def within(self: W, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
             started_s, failed = time.perf_counter(), False
             try:
-                with span(f"store.{kind}"), method(self) as value:
+                with span(f"store.{kind}"), method(self, *args, **kwargs) as value:
                     yield value
             except ServiceError as error:
                 failed = error.reason is Reason.STORAGE_UNAVAILABLE

@@ -27,7 +27,7 @@ from mier.weights import PolicyWeights
 from mier_service import store_operations, store_sessions, store_transitions, tracing
 from mier_service.calls import Call, begin, note
 from mier_service.checkpoints import Checkpoints, HeldCheckpoint
-from mier_service.config import WorkerConfig
+from mier_service.config import STORE_URL_VARIABLE, WorkerConfig
 from mier_service.ending import end_now
 from mier_service.errors import Reason, ServiceError
 from mier_service.files import DamagedFile
@@ -36,6 +36,7 @@ from mier_service.lease import Interrupted, Job, Overtaken
 from mier_service.logs import configure_logs, quiet_exporter
 from mier_service.onnx_weights import export_like
 from mier_service.storage import Storage
+from mier_service.store import TOKENED
 from mier_service.store_operations import LeaseLost
 from mier_service.transition_rows import RowLayout
 from mier_service.values import (
@@ -94,7 +95,7 @@ class Worker:
         """Takes one operation as far as it goes; False if none waits."""
         begin(None)
         now_s = self._storage.clock()
-        with self._storage.store.write() as c:
+        with self._storage.store.write(of=TOKENED) as c:
             row = store_operations.claim(c, now_s, self._config.lease_s)
         if row is None:
             return False
@@ -260,7 +261,7 @@ def main() -> None:
     os.nice(_NICENESS)
     torch.set_num_threads(1)
     quiet_exporter()
-    storage = Storage(config.data, connections=2, clock=time.time)
+    storage = Storage(config.data, connections=2, clock=time.time, store_url=os.environ.get(STORE_URL_VARIABLE))
     worker = Worker(config, storage, Checkpoints(config.checkpoints))
     # Ctrl-C reaches the whole group; when to stop is the service's decision.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

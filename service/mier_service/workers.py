@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import structlog
 
-from mier_service.config import WorkerConfig
+from mier_service.config import STORE_URL_VARIABLE, WorkerConfig
 from mier_service.worker_news import News, understood
 
 _log = structlog.get_logger(__name__)
@@ -24,12 +24,16 @@ class Workers:
     def __init__(
         self,
         config: WorkerConfig,
+        store_url: str | None,
         count: int,
         stop_within_s: float,
         on_death: Callable[[], None],
         on_news: Callable[[News], None],
     ) -> None:
         self._config = config
+        # Not on the command line, which everybody on the machine can read.
+        self._environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        self._environment[STORE_URL_VARIABLE] = store_url or ""
         self._count = count
         self._stop_within_s = stop_within_s
         self._on_death = on_death
@@ -79,7 +83,7 @@ class Workers:
                 self._config.model_dump_json(),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
-                env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+                env=self._environment,
             )
             self._processes.add(process)
             if self._stopping.is_set():  # it was started while the others were being stopped

@@ -22,6 +22,8 @@ REWARD, DYNAMICS = "tiny-reward", "tiny-dynamics"
 OOD = OodReference(tuple(0.25 * i for i in range(1, 40)), tuple(float(10 * i) for i in range(1, 40)))
 """What the tasks that `REWARD` was trained on would show."""
 MAX_BODY_BYTES = 256 * 1024
+STORES = ("sqlite", "postgresql")
+ON_BOTH_STORES = {"test_idempotency", "test_lineage", "test_sessions", "test_transitions"}
 
 
 @pytest.fixture(scope="session")
@@ -32,9 +34,20 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What the store has the greatest part in is asked of a service on either database. One server for each: pytest
+    runs all the tests of one before those of the other."""
+    if "server" in metafunc.fixturenames and not hasattr(metafunc.module, "server"):
+        both = metafunc.module.__name__.rpartition(".")[2] in ON_BOTH_STORES
+        metafunc.parametrize("server", STORES if both else STORES[:1], indirect=True, scope="session")
+
+
 @pytest.fixture(scope="session")
-def server(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(
+    request: pytest.FixtureRequest, checkpoints: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     data = tmp_path_factory.mktemp("service") / "data"
+    url = None if request.param == STORES[0] else request.getfixturevalue("postgres").new_store()
     running = Server(
         checkpoints,
         data,
@@ -43,6 +56,7 @@ def server(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         "--finetune-save-every-s",
         "0.2",
         "--grpc-reflection",
+        store_url=url,
     )
     yield running
     assert running.stop() == 0

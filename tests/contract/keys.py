@@ -9,8 +9,8 @@ import httpx
 
 from mier_service import store_api_keys
 from mier_service.access.keys import ApiKey, Scope, hash_of, id_of, new_key
-from mier_service.layout import DATABASE_FILE
 from mier_service.store import Store
+from mier_service.store_url import open_store
 
 KNOWN_WITHIN_S = 20.0
 
@@ -58,4 +58,4 @@ def migrate(data: Path) -> None:
 
 
 def _store(data: Path) -> Store:
-    return Store(data / DATABASE_FILE, connections=1)
+    return open_store(data, None, connections=1)

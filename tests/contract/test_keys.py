@@ -19,7 +19,7 @@ from mier_service.access.gate import Gate
 from mier_service.access.keys import Scope, hash_of, id_of
 from mier_service.errors import Reason, ServiceError
 from mier_service.layout import DATABASE_FILE
-from mier_service.store import Store
+from mier_service.store_url import open_store
 from tests.contract.conftest import REWARD, connect
 from tests.contract.helpers import ALL, CALL_S, LEARN_S, MEAN, OBSERVATION, batch, refused, submit
 from tests.contract.keys import bearer, make_key, migrate, revoke, wait_until
@@ -223,7 +223,7 @@ def test_a_key_ends_at_the_second_and_no_call_waits_for_the_disk(tmp_path: Path)
     migrate(tmp_path)
     key = make_key(tmp_path, Scope.ACT, expire_time_s=time.time() + 1000.0)
     now_s = time.time()
-    store = Store(tmp_path / DATABASE_FILE, connections=1)
+    store = open_store(tmp_path, None, connections=1)
     gate = Gate(store, required=True, clock=lambda: now_s)
     gate.take(gate.read())
     end_s = next(iter(gate._keys.values())).expire_time_s
@@ -245,7 +245,7 @@ def test_a_call_that_did_not_come_through_the_gate_is_refused(tmp_path: Path) ->
     """Broken on purpose: `caller` taking a call without a key for anybody's."""
     migrate(tmp_path)
     make_key(tmp_path, Scope.ADMIN)
-    store = Store(tmp_path / DATABASE_FILE, connections=1)
+    store = open_store(tmp_path, None, connections=1)
     gate = Gate(store, required=True, clock=time.time)
     gate.take(gate.read())
     store.close()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import sqlite3
 import uuid
 from collections.abc import Callable
 
 import pytest
+from sqlalchemy import update
+from sqlalchemy.exc import IntegrityError
 
 from mier_client import Client
 from mier_client.transport import Page, Transport
 from mier_client.values import PromotionKind, PromotionRecord, Session
+from mier_service.schema import promotions
+from mier_service.store_url import open_store
 from tests.contract.conftest import REWARD, connect
 from tests.contract.helpers import ALL, CALL_S, acts, batch, fine_tune, refused, submit
 from tests.contract.server import Server
@@ -197,11 +200,8 @@ def test_a_damaged_version_is_not_made_to_act(transport: Transport, lived: Sessi
 
 
 def _policy_of(server: Server, session: Session, number: int) -> str:
-    with sqlite3.connect(server.data / "mier.sqlite3") as database:
-        (found,) = database.execute(
-            "SELECT onnx_hash FROM versions WHERE session_id = ? AND number = ?", (session.id, number)
-        ).fetchone()
-    database.close()
+    query = "SELECT onnx_hash FROM versions WHERE session_id = ? AND number = ?"
+    ((found,),) = server.rows(query, session.id, number)
     return str(found)
 
 
@@ -235,10 +235,10 @@ def test_unknown_names_are_refused(transport: Transport, session: Session) -> No
 
 
 def test_the_store_itself_refuses_to_change_the_record(transport: Transport, lived: Session, server: Server) -> None:
-    database = sqlite3.connect(server.data / "mier.sqlite3")
-    with pytest.raises(sqlite3.IntegrityError, match="only ever added"), database:
-        database.execute("UPDATE promotions SET who = 'somebody' WHERE session_id = ?", (lived.id,))
-    database.close()
+    store = open_store(server.data, server.store_url, connections=1)
+    with pytest.raises(IntegrityError, match="only ever added"), store.write() as c:
+        c.execute(update(promotions).where(promotions.c.session_id == lived.id).values(who="somebody"))
+    store.close()
     assert [entry.who for entry in record(transport, lived)] == ["anonymous", "service", "service"]
 
 

@@ -38,6 +38,11 @@ PROMISES = {
     "a restart resumes": ["tests/promises/test_resume.py"],
     "a deadline is kept": ["tests/promises/test_in_time.py", "tests/contract/test_deadlines.py"],
     "actions keep their limits": ["tests/contract/test_action_limits.py"],
+    "of two services on a PostgreSQL, one dies": [
+        "tests/promises/test_two_services.py",
+        "tests/unit/test_service_store.py",
+        "tests/unit/test_service_store_postgres.py",
+    ],
     "it ends well": ["tests/promises/test_ending.py"],
     "lineage by hand": ["tests/contract/test_lineage.py"],
     "who may": ["tests/contract/test_access.py", "tests/contract/test_keys.py", "tests/contract/test_tls.py"],

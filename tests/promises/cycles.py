@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mier_client.transport import Transport
-from mier_service.config import WorkerConfig
+from mier_service.config import STORE_URL_VARIABLE, WorkerConfig
 from tests.contract.conftest import REWARD, connect
 from tests.contract.helpers import CALL_S, batch
 from tests.contract.server import Reached
@@ -48,6 +48,9 @@ class Machine:
     checkpoints: Path
     data: Path
     flags: tuple[str, ...] = FLAGS
+    store_url: str | None = None
+    name: str = ""
+    """Tells apart those that share a data folder."""
     server: Process | None = None
     worker: Process | None = None
     at: Reached | None = None
@@ -61,7 +64,7 @@ class Machine:
         arguments = ["--checkpoints", str(self.checkpoints), "--data", str(self.data), "--http-port", "0"]
         arguments += ["--grpc-port", "0", "--address-file", str(addresses), *self.flags]
         self._file("note").unlink(missing_ok=True)
-        self.server = self.launcher.server(arguments, armed)
+        self.server = self.launcher.server(arguments, armed, self._environment())
         if not self.server.output.readline().startswith(b"mier-serve is ready"):
             self.end()
             return False
@@ -77,7 +80,7 @@ class Machine:
             lease_s=LEASE_S,
             log_level="WARNING",
         )
-        self.worker = self.launcher.worker(config.model_dump_json(), self.server.pid, armed)
+        self.worker = self.launcher.worker(config.model_dump_json(), self.server.pid, armed, self._environment())
 
     def wake(self) -> None:
         """Tells the worker that something may wait for it, as the service does with workers of its own."""
@@ -96,6 +99,14 @@ class Machine:
                 process.signal(signal.SIGKILL)
         self.end()
 
+    def kill_worker(self) -> None:
+        """SIGKILL to it alone, if there is one."""
+        if self.worker is not None:
+            self.worker.signal(signal.SIGKILL)
+            assert self.worker.ended(START_WITHIN_S), "it does not end"
+            self.launcher.reap(self.worker)
+            self.worker = None
+
     def end(self) -> None:
         """Waits for both to be gone."""
         for process in (self.worker, self.server):
@@ -109,8 +120,11 @@ class Machine:
         """Whether the moment that a process was armed with was reached."""
         return self._file("note").exists()
 
+    def _environment(self) -> dict[str, str]:
+        return {STORE_URL_VARIABLE: self.store_url or ""}
+
     def _file(self, name: str) -> Path:
-        return self.data.with_name(f"{self.data.name}.{name}")
+        return self.data.with_name(f"{self.data.name}{self.name}.{name}")
 
 
 @dataclass

@@ -82,8 +82,8 @@ def install(armed: Armed) -> None:
     fsync, replace, unlink, swap = os.fsync, Path.replace, Path.unlink, store_promotions.swap
 
     @contextmanager
-    def write_and_tell(self: Store) -> Iterator[Connection]:
-        with write(self) as c:
+    def write_and_tell(self: Store, *arguments: Any, **named: Any) -> Iterator[Connection]:
+        with write(self, *arguments, **named) as c:
             yield c
             moments.reach("before commit")
         moments.reach("after commit")

@@ -76,11 +76,13 @@ class Launcher:
         """What they all wrote to standard error."""
         return Path(self._log.name).read_text()
 
-    def server(self, arguments: list[str], armed: Armed | None) -> Process:
-        return self._start({"role": "server", "arguments": arguments, "group": 0}, armed)
+    def server(self, arguments: list[str], armed: Armed | None, environment: dict[str, str]) -> Process:
+        order = {"role": "server", "arguments": arguments, "group": 0, "environment": environment}
+        return self._start(order, armed)
 
-    def worker(self, config_json: str, group: int, armed: Armed | None) -> Process:
-        return self._start({"role": "worker", "arguments": [config_json], "group": group}, armed)
+    def worker(self, config_json: str, group: int, armed: Armed | None, environment: dict[str, str]) -> Process:
+        order = {"role": "worker", "arguments": [config_json], "group": group, "environment": environment}
+        return self._start(order, armed)
 
     def reap(self, process: Process) -> int:
         """Its exit status, negative for a signal, once it has ended."""
@@ -135,6 +137,7 @@ def _become(order: dict[str, Any], descriptors: list[int]) -> NoReturn:
     for target, descriptor in enumerate(descriptors):
         os.dup2(descriptor, target)
         os.close(descriptor)
+    os.environ.update(order["environment"])
     code = 1
     try:
         if order["armed"]:

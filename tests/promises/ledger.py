@@ -7,25 +7,26 @@ the store must hold each acknowledged thing exactly once.
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sqlalchemy import Connection
 
 from mier_client.errors import DeadlineExceeded, MierError, ServerFault, Unavailable
 from mier_client.transport import TransitionBatch, Transport
 from mier_client.values import Adapted, Submitted
 from mier_service.files import DamagedFile
-from mier_service.layout import DATABASE_FILE, Kind, content_files
+from mier_service.layout import Kind, content_files
 from tests.contract import usage
 from tests.contract.helpers import CALL_S
+from tests.stores import found_rows, reading
 
 LONG_UPDATES = 4000
 UNANSWERED = (Unavailable, DeadlineExceeded, ServerFault)
@@ -148,9 +149,10 @@ def _created(ask: Ask) -> str | None:
 class Books:
     """The ledger beside the store."""
 
-    def __init__(self, ledger: Ledger, data: Path) -> None:
+    def __init__(self, ledger: Ledger, data: Path, store_url: str | None = None) -> None:
         self._ledger = ledger
         self._data = data
+        self._store_url = store_url
 
     def compare(self, exact: bool) -> None:
         """Nothing acknowledged is missing, nothing is there twice; `exact`: and nothing else is there.
@@ -163,15 +165,17 @@ class Books:
             deleting = {ask.session for ask in self._ledger.asks if ask.call == "delete_session"}
             for ask in self._ledger.asks:
                 if ask.call == "create_session":
-                    found = [row[0] for row in _all(c, "SELECT id FROM sessions WHERE seed = ?", ask.arguments[1])]
+                    found = [
+                        row[0] for row in found_rows(c, "SELECT id FROM sessions WHERE seed = ?", ask.arguments[1])
+                    ]
                     assert len(found) <= 1, f"{len(found)} sessions came of one create"
                     if ask.done and ask.reply.id not in deleting:
                         assert found == [ask.reply.id], f"an acknowledged session is lost: {ask.reply.id}"
             for gone in self._ledger.gone:
-                assert not _all(c, "SELECT 1 FROM sessions WHERE id = ?", gone), "an acknowledged delete is lost"
+                assert not found_rows(c, "SELECT 1 FROM sessions WHERE id = ?", gone), "an acknowledged delete is lost"
             for gone in self._ledger.gone:
                 for table in ("transition_batches", "versions", "model_contexts", "operations", "promotions"):
-                    assert not _all(c, f"SELECT 1 FROM {table} WHERE session_id = ? LIMIT 1", gone), table
+                    assert not found_rows(c, f"SELECT 1 FROM {table} WHERE session_id = ? LIMIT 1", gone), table
         for gone in self._ledger.gone:
             self._ledger.forget(gone)
         self._ledger.gone.clear()
@@ -189,17 +193,17 @@ class Books:
             if session not in self._ledger.gone and not any(ask.call == "delete_session" for ask in asks)
         }
 
-    def _session(self, c: sqlite3.Connection, session: str, asks: list[Ask], exact: bool) -> None:
-        (row,) = _all(c, "SELECT transitions_count, active_version FROM sessions WHERE id = ?", session)
+    def _session(self, c: Connection, session: str, asks: list[Ask], exact: bool) -> None:
+        (row,) = found_rows(c, "SELECT transitions_count, active_version FROM sessions WHERE id = ?", session)
         self._transitions(c, session, asks, row[0], exact)
         done = [ask for ask in asks if ask.done]
         adapted = {ask.reply.model_context.number: ask.reply for ask in done if ask.call == "adapt"}
         assert len(adapted) == sum(ask.call == "adapt" for ask in done), "two adaptations share a model context"
-        contexts = dict(_all(c, "SELECT number, context FROM model_contexts WHERE session_id = ?", session))
+        contexts = dict(found_rows(c, "SELECT number, context FROM model_contexts WHERE session_id = ?", session))
         for number, reply in adapted.items():
             assert contexts[number] == reply.model_context.values.astype("<f4").tobytes(), f"context {number} differs"
         operations = {ask.reply.id: ask for ask in done if ask.call == "finetune"}
-        stored = dict(_all(c, "SELECT id, state FROM operations WHERE session_id = ?", session))
+        stored = dict(found_rows(c, "SELECT id, state FROM operations WHERE session_id = ?", session))
         assert operations.keys() <= stored.keys(), "an acknowledged fine-tune is lost"
         moved = sum(ask.call == "move" for ask in done)
         if exact:
@@ -207,24 +211,24 @@ class Books:
             assert operations.keys() == stored.keys(), "a fine-tune is doubled"
         for ask in asks:
             if ask.call in ("promote", "roll_back", "pin", "unpin", "move"):
-                (count,) = _all(c, "SELECT count(*) FROM promotions WHERE reason = ?", ask.arguments[-1])[0]
+                (count,) = found_rows(c, "SELECT count(*) FROM promotions WHERE reason = ?", ask.arguments[-1])[0]
                 assert count <= 1, f"{ask.call} was done {count} times"
                 assert count == 1 or not ask.done, f"an acknowledged {ask.call} is lost"
                 assert ask.refusal is None or count == 0, f"{ask.call} was refused and done"
         for ask in done:
             if ask.call == "cancel_operation":
                 query = "SELECT cancel_requested FROM operations WHERE id = ? AND state IN ('queued', 'running')"
-                assert _all(c, query, ask.arguments[0]) in ([], [(1,)]), "an acknowledged cancel is lost"
+                assert found_rows(c, query, ask.arguments[0]) in ([], [(1,)]), "an acknowledged cancel is lost"
         states = [ask for ask in asks if ask.call in ("pause", "resume")]
         if states and states[-1].reply is not None:
-            (state,) = _all(c, "SELECT state FROM sessions WHERE id = ?", session)[0]
+            (state,) = found_rows(c, "SELECT state FROM sessions WHERE id = ?", session)[0]
             assert state == states[-1].reply.state.value, f"{states[-1].call} is lost"
         self._versions(c, session, adapted, exact)
 
-    def _transitions(self, c: sqlite3.Connection, session: str, asks: list[Ask], counted: int, exact: bool) -> None:
+    def _transitions(self, c: Connection, session: str, asks: list[Ask], counted: int, exact: bool) -> None:
         stored: dict[tuple[int, int], bytes] = {}
         query = "SELECT episode, first_step, count, rows FROM transition_batches WHERE session_id = ?"
-        for episode, first, count, rows in _all(c, query, session):
+        for episode, first, count, rows in found_rows(c, query, session):
             width = len(rows) // count
             for i in range(count):
                 assert (episode, first + i) not in stored, f"step {first + i} of episode {episode} is there twice"
@@ -240,13 +244,13 @@ class Books:
             assert stored.keys() == acknowledged, f"{len(stored)} steps, {len(acknowledged)} acknowledged"
         self._ledger.tally["steps compared"] += len(acknowledged)
 
-    def _versions(self, c: sqlite3.Connection, session: str, adapted: dict[int, Adapted], exact: bool) -> None:
+    def _versions(self, c: Connection, session: str, adapted: dict[int, Adapted], exact: bool) -> None:
         query = "SELECT number, operation_id, origin FROM versions WHERE session_id = ? ORDER BY number"
-        versions = _all(c, query, session)
+        versions = found_rows(c, query, session)
         assert [row[0] for row in versions] == list(range(1, len(versions) + 1))
         published_by = sorted((row[1], row[0]) for row in versions if row[1])
         query = "SELECT id, result_version FROM operations WHERE session_id = ? AND state = 'succeeded' ORDER BY id"
-        succeeded = _all(c, query, session)
+        succeeded = found_rows(c, query, session)
         assert published_by == succeeded, f"operations {succeeded}, versions {published_by}"
         for number in (reply.active_version.number for reply in adapted.values() if reply.published):
             assert versions[number - 1][2] == "adapt", f"version {number} of an adaptation is lost"
@@ -254,63 +258,59 @@ class Books:
             published = sum(reply.published for reply in adapted.values())
             assert sum(row[2] == "adapt" for row in versions) >= published
 
-    def _sound(self, c: sqlite3.Connection) -> None:
+    def _sound(self, c: Connection) -> None:
         """The store itself: whole, and every version complete, its files verified by hash."""
-        assert _all(c, "PRAGMA quick_check") == [("ok",)]
-        assert _all(c, "PRAGMA foreign_key_check") == []
+        if self._store_url is None:
+            assert found_rows(c, "PRAGMA quick_check") == [("ok",)]
+            assert found_rows(c, "PRAGMA foreign_key_check") == []
         weights, onnx, saves = (content_files(self._data, kind) for kind in (Kind.WEIGHTS, Kind.POLICIES, Kind.SAVES))
-        for origin, weights_hash, onnx_hash in _all(c, "SELECT DISTINCT origin, weights_hash, onnx_hash FROM versions"):
+        for origin, weights_hash, onnx_hash in found_rows(
+            c, "SELECT DISTINCT origin, weights_hash, onnx_hash FROM versions"
+        ):
             onnx.get(onnx_hash)
             if origin == "fine_tune":
                 weights.get(weights_hash)
         given_up = "SELECT id, error_json FROM operations WHERE state = 'failed' AND attempts_without_progress <= 3"
-        assert _all(c, given_up) == [], "a fine-tune failed that was not killed too often"
+        assert found_rows(c, given_up) == [], "a fine-tune failed that was not killed too often"
         unfinished = "save_hash IS NOT NULL AND state IN ('queued', 'running')"
-        for (save_hash,) in _all(c, f"SELECT save_hash FROM operations WHERE {unfinished}"):
+        for (save_hash,) in found_rows(c, f"SELECT save_hash FROM operations WHERE {unfinished}"):
             # A worker that goes on meanwhile may have replaced it since.
             try:
                 saves.get(save_hash)
             except DamagedFile:
                 query = f"SELECT 1 FROM operations WHERE {unfinished} AND save_hash = ?"
                 with self._read() as now:
-                    assert not _all(now, query, save_hash), f"save {save_hash} is named and missing"
+                    assert not found_rows(now, query, save_hash), f"save {save_hash} is named and missing"
         active = """SELECT s.id, s.active_version, p.to_version FROM sessions s LEFT JOIN versions v
             ON v.session_id = s.id AND v.number = s.active_version LEFT JOIN promotions p
             ON p.row = (SELECT max(row) FROM promotions WHERE session_id = s.id)
-            WHERE v.number IS NULL OR p.to_version IS NOT s.active_version"""
-        assert _all(c, active) == [], "what acts is not what was promoted last"
+            WHERE v.number IS NULL OR p.row IS NULL OR p.to_version <> s.active_version"""
+        assert found_rows(c, active) == [], "what acts is not what was promoted last"
         counted, stored = usage.counted(c), usage.stored(c, self._data)
         wrong = {name: (counted.get(name), stored.get(name)) for name in counted.keys() | stored.keys()}
         wrong = {name: pair for name, pair in wrong.items() if pair[0] != pair[1]}
         assert not wrong, f"what keys have stored is counted wrong: {wrong}"
 
-    @contextmanager
-    def _read(self) -> Iterator[sqlite3.Connection]:
-        with closing(sqlite3.connect(self._data / DATABASE_FILE, timeout=30.0, isolation_level=None)) as c:
-            c.execute("BEGIN")
-            yield c
+    def _read(self) -> AbstractContextManager[Connection]:
+        return reading(self._data, self._store_url)
 
     def long_operations(self) -> list[tuple[str, str]]:
         """(session, operation) of what would keep the only worker for long."""
         with self._read() as c:
             query = "SELECT session_id, id FROM operations WHERE state IN ('queued', 'running') AND updates_total > ?"
-            return _all(c, query, LONG_UPDATES // 2)
+            return found_rows(c, query, LONG_UPDATES // 2)
 
     def acting(self, transports: dict[str, Transport], observe: Callable[[Transport, str], tuple[int, str]]) -> None:
         """Every session acts with the version and the weights that the store names."""
         with self._read() as c:
             query = """SELECT s.id, v.number, v.weights_hash FROM sessions s JOIN versions v
                 ON v.session_id = s.id AND v.number = s.active_version ORDER BY s.row DESC LIMIT 6"""
-            rows = _all(c, query)
+            rows = found_rows(c, query)
         for i, (session, number, weights_hash) in enumerate(rows):
             acted = observe(transports["http" if i % 2 else "grpc"], session)
             with self._read() as c:  # a fine-tune may have ended in between
-                since = _all(c, "SELECT active_version FROM sessions WHERE id = ?", session)[0][0]
+                since = found_rows(c, "SELECT active_version FROM sessions WHERE id = ?", session)[0][0]
             assert acted == (number, weights_hash) or acted[0] == since, f"{acted}, active {number}"
-
-
-def _all(c: sqlite3.Connection, query: str, *values: Any) -> list[Any]:
-    return c.execute(query, values).fetchall()
 
 
 def _rows(batch: TransitionBatch) -> Iterator[tuple[tuple[int, int], bytes]]:

@@ -39,7 +39,7 @@ CALLS: dict[str, Callable[[Transport], object]] = {
     "sessions.Sessions._create": _create,
     "moving.Moving._record": _move,
 }
-AT_START = {"store.Store.migrate", "bootstrap.Service._announce", "storage.Storage.prepare"}
+AT_START = {"store.Store.migrate", "bootstrap.Service._announce", "storage.Storage.prepare", "folder_mark._write_mark"}
 
 
 @pytest.mark.parametrize("point", POINTS)

@@ -72,6 +72,7 @@ TRIED_APART: dict[str, tuple[str, ...]] = {
     "sessions.Sessions._create": PUT,
     "moving.Moving._record": PUT,
     "storage.Storage.prepare": UNLINK,
+    "folder_mark._write_mark": PUT,
 }
 """Moments of the server that traffic on a grown store does not reach: each has a scene of its own."""
 
@@ -84,7 +85,8 @@ WITHIN = {
     "files.make_folder",
     "storage.Storage.once",
     "lease.Job._change",
-    "data_lock.lock_data",
+    "data_lock._open",
+    "store.Store.compact",
 }
 """Steps of the places above (which are named after who asked for the write), folders made, and calls of them."""
 

@@ -12,7 +12,9 @@ import pytest
 
 from mier_service import store_sessions
 from mier_service.acting import ActCall, Acting
+from mier_service.errors import ServiceError
 from mier_service.files import ContentFiles
+from mier_service.following import Following
 from mier_service.offload import BoundedPool
 from mier_service.ready_sessions import ReadySessions
 from mier_service.storage import Storage
@@ -128,5 +130,41 @@ def test_a_load_that_a_swap_overtakes_does_not_bring_the_old_version_back(tmp_pa
         return (await timely.act(CALL)).policy_version
 
     assert anyio.run(overtake) == 2
+    pool.close()
+    storage.close()
+
+
+def test_what_another_service_did_is_followed(tmp_path: Path, store_url: str | None) -> None:
+    """A version, a model context alone, and a delete, none of which this service was told of.
+
+    Broken on purpose: without the number of the context in what is compared, the old percentile is told."""
+    storage = Storage(tmp_path / "data", 2, lambda: 0.0, store_url)
+    storage.prepare()
+    _, second = versions(storage)
+    pool = BoundedPool("store", 2, 8)
+    acting = Acting(storage.store, storage.onnx, ReadySessions(10, 4), pool)
+    timely = TimelyActing(acting, pool)
+    following = Following(storage.store, acting, pool, 1.0)
+    context = ModelContextValue(number=1, values=[1.0] * 3, create_time=second.create_time, ood_percentile=99.0)
+
+    async def follow() -> None:
+        first = await timely.act(CALL)
+        assert (first.policy_version, first.ood_percentile) == (1, None)
+        with storage.store.write(of="s") as c:
+            store_sessions.add_model_context(c, "s", context)
+        await following.look()
+        assert (await timely.act(CALL)).ood_percentile == 99.0
+        with storage.store.write(of="s") as c:
+            swap(c, store_sessions.get_session(c, "s"), second, Why(PromotionKind.PROMOTE, "w", "r", 0.0))
+        assert (await timely.act(CALL)).policy_version == 1
+        await following.look()
+        assert (await timely.act(CALL)).policy_version == 2
+        with storage.store.write() as c:
+            store_sessions.delete_session(c, "s")
+        await following.look()
+        with pytest.raises(ServiceError, match="no session"):
+            await timely.act(CALL)
+
+    anyio.run(follow)
     pool.close()
     storage.close()

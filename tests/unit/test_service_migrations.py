@@ -1,8 +1,9 @@
-"""Migrations end at the schema that the code is written against."""
+"""Migrations end at the schema that the code is written against, on SQLite and on PostgreSQL."""
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -11,56 +12,80 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
+from sqlalchemy import insert, inspect, text
+from sqlalchemy.exc import IntegrityError
 
-from mier_service.schema import metadata
+from mier_service.layout import DATABASE_FILE
+from mier_service.schema import data_folder, metadata, promotions, sessions
 from mier_service.store import Store
+from mier_service.store_url import open_store
 
 
-def test_a_new_store_has_the_tables_of_the_schema(tmp_path: Path) -> None:
+@pytest.fixture
+def store(tmp_path: Path, store_url: str | None) -> Iterator[Store]:
+    made = open_store(tmp_path, store_url, connections=1)
+    made.migrate()
+    yield made
+    made.close()
+
+
+def test_a_new_store_has_the_tables_of_the_schema(store: Store) -> None:
     """Broken on purpose: without r0003's index on promotions, or r0002's `expire_time_s`, it is named."""
-    store = Store(tmp_path / "store.sqlite3", connections=1)
-    store.migrate()
     with store.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, metadata) == []
-    store.close()
 
 
-def test_migrating_twice_changes_nothing(tmp_path: Path) -> None:
-    def dump() -> list[str]:
-        with closing(sqlite3.connect(tmp_path / "store.sqlite3")) as database:
-            return list(database.iterdump())
+def test_every_whole_number_has_64_bits(store: Store) -> None:
+    """Seeds go to 2^53. SQLite's integers have 64 bits whatever they are called."""
+    narrow = "INTEGER" if store.engine.dialect.name == "sqlite" else "BIGINT"
+    kinds = {
+        str(column["type"])
+        for table in metadata.tables
+        for column in inspect(store.engine).get_columns(table)
+        if "INT" in str(column["type"])
+    }
+    assert kinds == {narrow}
 
-    store = Store(tmp_path / "store.sqlite3", connections=1)
+
+def test_migrating_twice_changes_nothing(store: Store) -> None:
+    def content() -> object:
+        look = inspect(store.engine)
+        tables = {name: [str(column) for column in look.get_columns(name)] for name in look.get_table_names()}
+        with store.engine.connect() as c:
+            return tables, [str(row) for row in c.execute(data_folder.select())]
+
+    with store.write() as c:
+        c.execute(insert(data_folder).values(id="kept"))
+    first = content()
     store.migrate()
-    first = dump()
-    store.migrate()
-    store.close()
-    assert dump() == first
-    assert any("promotions_append_only" in line for line in first)
+    assert content() == first
+    assert store.is_current()
 
 
-def test_the_record_of_promotions_is_only_ever_added_to(tmp_path: Path) -> None:
-    store = Store(tmp_path / "store.sqlite3", connections=1)
-    store.migrate()
-    store.close()
-    with closing(sqlite3.connect(tmp_path / "store.sqlite3")) as database:
-        database.execute("INSERT INTO promotions VALUES (1, 's', 'pin', 1, 1, 'w', 'r', 0.0)")
-        with pytest.raises(sqlite3.IntegrityError, match="only ever added"):
-            database.execute("UPDATE promotions SET who = 'somebody'")
+def test_the_record_of_promotions_is_only_ever_added_to(store: Store) -> None:
+    """By a trigger, which each database has in its own words."""
+    row = dict.fromkeys(("seed", "active_version", "transitions_count", "create_time_s"), 1)
+    names = dict.fromkeys(("id", "checkpoint", "checkpoint_hash", "environment_json", "state"), "s")
+    with store.write() as c:
+        c.execute(insert(sessions).values(**row, **names))
+        entry = {"kind": "pin", "who": "w", "reason": "r"}
+        c.execute(insert(promotions).values(session_id="s", from_version=1, to_version=1, create_time_s=0.0, **entry))
+    with pytest.raises(IntegrityError, match="only ever added"), store.write() as c:
+        c.execute(text("UPDATE promotions SET who = 'somebody'"))
 
 
 def test_sessions_of_before_are_their_creators(tmp_path: Path) -> None:
     """As the record of promotions has it, and what is in them counts for that key. Broken on purpose: with the newest
     entry of the record, the session is the service's."""
-    store = Store(tmp_path / "store.sqlite3", connections=1)
+    store = open_store(tmp_path, None, connections=1)
     config = Config()
     config.set_main_option("script_location", "mier_service:migrations")
     with store.engine.connect() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "0004")
         connection.commit()
-    with closing(sqlite3.connect(tmp_path / "store.sqlite3")) as database, database:
+    with closing(sqlite3.connect(tmp_path / DATABASE_FILE)) as database, database:
         for name in ("made-by-key", "older"):
             row = (name, "tiny", "0" * 64, "{}", 0, "active", 1, 2, 0.0, 0, 0.0)
             columns = "id, checkpoint, checkpoint_hash, environment_json, seed, state, active_version, "
@@ -74,7 +99,7 @@ def test_sessions_of_before_are_their_creators(tmp_path: Path) -> None:
         database.execute(f"{batch} VALUES ('made-by-key', 0, 0, 2, ?, ?)", (b"r" * 104, b"v" * 16))
     store.migrate()
     store.close()
-    with closing(sqlite3.connect(tmp_path / "store.sqlite3")) as database:
+    with closing(sqlite3.connect(tmp_path / DATABASE_FILE)) as database:
         owners = dict(database.execute("SELECT id, owner FROM sessions"))
         query = "SELECT owner, session_id, stored_bytes, turn FROM key_usage ORDER BY owner"
         usage = database.execute(query).fetchall()

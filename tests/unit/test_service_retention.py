@@ -22,18 +22,7 @@ from mier_service.schema import operations
 from mier_service.storage import KEYS_KEPT_S, Storage
 from mier_service.store_keys import Retry
 from mier_service.timely_acting import TimelyActing
-from mier_service.values import (
-    EnvironmentValue,
-    ModelContextValue,
-    OperationState,
-    OperationValue,
-    Promotion,
-    SessionState,
-    SessionValue,
-    VariesValue,
-    VersionOrigin,
-    VersionValue,
-)
+from tests.unit.stored import add_operation, add_session
 
 DAY_S = 24 * 3600.0
 KEEP_S = 30 * DAY_S
@@ -57,8 +46,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def storage(tmp_path: Path, clock: Clock) -> Iterator[Storage]:
-    made = Storage(tmp_path / "data", connections=2, clock=clock)
+def storage(tmp_path: Path, clock: Clock, store_url: str | None) -> Iterator[Storage]:
+    made = Storage(tmp_path / "data", 2, clock, store_url)
     made.prepare()
     yield made
     made.close()
@@ -84,52 +73,6 @@ def retention(
     uptime: Callable[[], float] | None = None,
 ) -> Retention:
     return Retention(storage, acting, pool, keep_s, 1.0, uptime or storage.clock)
-
-
-def add_session(storage: Storage, name: str, weights: bytes) -> None:
-    """A session whose fine-tuned version has files of those bytes."""
-    now = store_sessions.to_time(storage.clock())
-    environment = EnvironmentValue(
-        id="tiny",
-        observation_dim=1,
-        action_dim=1,
-        observation_names=["x"],
-        action_names=["push"],
-        action_low=[-1.0],
-        action_high=[1.0],
-        dt_s=0.1,
-        horizon_steps=10,
-        varies=VariesValue.REWARD,
-        healthy_ranges=[],
-    )
-    version = VersionValue(
-        number=1,
-        parent=0,
-        weights_hash=storage.weights.put(weights),
-        policy_context=[0.0],
-        model_context_number=0,
-        origin=VersionOrigin.FINE_TUNE,
-        promotion=Promotion.UNGATED,
-        checkpoint_hash="0" * 64,
-        transitions_used=0,
-        create_time=now,
-        checkpoint="tiny",
-    )
-    session = SessionValue(
-        id=name,
-        checkpoint="tiny",
-        checkpoint_hash="0" * 64,
-        environment=environment,
-        seed=0,
-        state=SessionState.ACTIVE,
-        active_version=1,
-        model_context=ModelContextValue(number=0, values=[0.0], create_time=now),
-        transitions_count=0,
-        create_time=now,
-    )
-    with storage.store.write() as c:
-        store_sessions.add_session(c, session)
-        store_sessions.add_version(c, name, version, storage.onnx.put(weights))
 
 
 def names(storage: Storage) -> list[str]:
@@ -221,29 +164,6 @@ def test_a_clock_that_is_set_takes_nothing(storage: Storage, acting: Acting, poo
     assert anyio.run(keeper.sweep) == 1
 
 
-def add_operation(storage: Storage, session_id: str) -> str:
-    """A fine-tune that waits; its id."""
-    now = store_sessions.to_time(storage.clock())
-    operation = OperationValue(
-        id=f"fine-tune of {session_id}",
-        session_id=session_id,
-        state=OperationState.QUEUED,
-        cancel_requested=False,
-        updates_done=0,
-        updates_total=10,
-        seed=0,
-        transitions_used=0,
-        start_version=1,
-        result_version=0,
-        attempts=0,
-        create_time=now,
-        update_time=now,
-    )
-    with storage.store.write() as c:
-        store_operations.add(c, operation, 0, 0, 0)
-    return operation.id
-
-
 def test_what_is_being_fine_tuned_stays(storage: Storage, acting: Acting, pool: BoundedPool, clock: Clock) -> None:
     keeper = retention(storage, acting, pool)
     add_session(storage, "learns", b"")
@@ -296,7 +216,7 @@ def test_use_that_could_not_be_written_down_is_kept(
     keeper = retention(storage, acting, pool)
     acting.give_back_acted({"acts"})
     with storage.store.engine.connect() as other:
-        other.exec_driver_sql("DROP TABLE sessions")
+        other.exec_driver_sql("ALTER TABLE sessions RENAME TO hidden")
         other.commit()
     with pytest.raises(ServiceError):
         anyio.run(keeper.write_down_use)

@@ -9,15 +9,21 @@ from typing import Annotated
 import typer
 
 from mier_service.backups import back_up
-from mier_service.mierctl.data_folder import DEFAULT_DATA, Data
-from mier_service.mierctl.output import note
+from mier_service.mierctl.data_folder import DEFAULT_DATA, Data, StoreUrl
+from mier_service.mierctl.output import Refused, note
 
 
 def backup(
     dest: Annotated[Path, typer.Argument(help="Folder to make; it must not be there yet, or be empty.")],
     data: Data = DEFAULT_DATA,
+    store_url: StoreUrl = None,
 ) -> None:
     """Copies a data folder to DEST, one consistent moment of it; its service may be running."""
+    if store_url:
+        raise Refused(
+            "expected a store in the data folder, got --store-url: first `pg_dump --format=custom` of the database, "
+            "then a copy of the data folder, in this order (docs/operations.md)"
+        )
     made = back_up(data, dest, time.time())
     size_mib = sum(file.size_bytes for file in made.files.values()) / 2**20
     print(

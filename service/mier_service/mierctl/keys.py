@@ -11,7 +11,7 @@ import typer
 
 from mier_service import store_api_keys, store_sessions, store_usage
 from mier_service.access.keys import ApiKey, Scope, hash_of, new_key
-from mier_service.mierctl.data_folder import DEFAULT_DATA, Data, open_store
+from mier_service.mierctl.data_folder import DEFAULT_DATA, Data, StoreUrl, open_store
 from mier_service.mierctl.output import Json, Refused, note, print_json, print_table, time_text
 
 app = typer.Typer(help="Bearer keys: who may call the service.", no_args_is_help=True)
@@ -36,6 +36,7 @@ def create(
         timedelta | None, typer.Option(parser=_life, metavar="TIME", help="Such as 12h or 90d; for ever if left out.")
     ] = None,
     data: Data = DEFAULT_DATA,
+    store_url: StoreUrl = None,
     as_json: Json = False,
 ) -> None:
     """Makes a key and prints it: the only time it is shown. --data is made if it is not there."""
@@ -51,7 +52,7 @@ def create(
         expire_time_s=None if expires_in is None else now_s + expires_in.total_seconds(),
         revoke_time_s=None,
     )
-    with open_store(data, make=True) as store, store.write() as c:
+    with open_store(data, store_url, make=True) as store, store.write() as c:
         if session is not None:
             store_sessions.require_session(c, session)
         store_api_keys.add(c, key)
@@ -63,9 +64,9 @@ def create(
 
 
 @app.command("list")
-def list_keys(data: Data = DEFAULT_DATA, as_json: Json = False) -> None:
+def list_keys(data: Data = DEFAULT_DATA, store_url: StoreUrl = None, as_json: Json = False) -> None:
     """Lists all keys there ever were, oldest first, with what each has opened and stored; never their secrets."""
-    with open_store(data) as store, store.read() as c:
+    with open_store(data, store_url) as store, store.read() as c:
         now_s = time.time()
         rows = [
             _json(key, now_s)
@@ -87,12 +88,13 @@ def list_keys(data: Data = DEFAULT_DATA, as_json: Json = False) -> None:
 def revoke(
     key_id: Annotated[str, typer.Argument(metavar="ID", help="As listed; also the middle of the key, mier_ID_...")],
     data: Data = DEFAULT_DATA,
+    store_url: StoreUrl = None,
     as_json: Json = False,
 ) -> None:
     """Ends a key for good. One that was revoked before stays so."""
     now_s = time.time()
     try:
-        with open_store(data) as store, store.write() as c:
+        with open_store(data, store_url) as store, store.write() as c:
             key = store_api_keys.revoke(c, key_id, now_s)
     except store_api_keys.KeyNotFound:
         raise Refused(f"expected the id of a key, got {key_id[:40]!r}: `mierctl keys list` shows them") from None

@@ -9,7 +9,7 @@ import typer
 
 from mier_service import purging, store_sessions
 from mier_service.data_lock import lock_data
-from mier_service.mierctl.data_folder import DEFAULT_DATA, Data, read_copy, require_data_folder
+from mier_service.mierctl.data_folder import DEFAULT_DATA, Data, StoreUrl, read_copy, require_data_folder
 from mier_service.mierctl.output import Refused, note
 from mier_service.storage import Storage
 from mier_service.store import Store
@@ -30,6 +30,7 @@ def purge(
         bool, typer.Option("--dry-run", help="Only say which; nothing is written, and a service may be running.")
     ] = False,
     data: Data = DEFAULT_DATA,
+    store_url: StoreUrl = None,
 ) -> None:
     """Deletes sessions with all their data, so that no byte of it stays in the store; no service may be running."""
     if bool(session) == (idle_days is not None):
@@ -37,13 +38,14 @@ def purge(
     if idle_days is not None and not idle_days > 0:
         raise Refused(f"expected --idle-days above 0, got {idle_days:g}")
     if dry_run:
-        with read_copy(data) as store:
+        with read_copy(data, store_url) as store:
             chosen = _chosen(store, session or [], idle_days)
         for session_id in chosen:
             print(session_id)
         note(f"{len(chosen)} sessions would be deleted")
         return
-    require_data_folder(data)
+    if not store_url:
+        require_data_folder(data)
     lock = lock_data(data)
     if lock is None:
         raise Refused(
@@ -51,7 +53,7 @@ def purge(
             "--keep-idle-sessions-s)"
         )
     with lock:
-        storage = Storage(data, connections=1, clock=time.time)
+        storage = Storage(data, connections=1, clock=time.time, store_url=store_url)
         try:
             storage.prepare()
             _purge(storage, _chosen(storage.store, session or [], idle_days))

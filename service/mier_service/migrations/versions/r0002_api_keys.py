@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from mier_service.migrations.types import Integers
+
 revision = "0002"
 down_revision = "0001"
 branch_labels = None
@@ -13,7 +15,7 @@ def upgrade() -> None:
     """Adds the table; nobody has a key yet."""
     op.create_table(
         "api_keys",
-        sa.Column("row", sa.Integer, primary_key=True, autoincrement=True),
+        sa.Column("row", Integers, primary_key=True, autoincrement=True),
         sa.Column("id", sa.Text, nullable=False, unique=True),
         sa.Column("secret_hash", sa.Text, nullable=False),
         sa.Column("scope", sa.Text, nullable=False),
@@ -22,7 +24,7 @@ def upgrade() -> None:
         sa.Column("create_time_s", sa.Float, nullable=False),
         sa.Column("expire_time_s", sa.Float),
         sa.Column("revoke_time_s", sa.Float),
-        sa.Column("revision", sa.Integer, nullable=False),
+        sa.Column("revision", Integers, nullable=False),
         sqlite_autoincrement=True,
     )
     op.create_index("api_keys_revision", "api_keys", ["revision"])

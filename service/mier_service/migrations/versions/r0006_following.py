@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from mier_service.migrations.types import Integers
+
 revision = "0006"
 down_revision = "0005"
 branch_labels = None
@@ -12,10 +14,10 @@ depends_on = None
 def upgrade() -> None:
     """Sessions of before follow nothing, and are on their first task."""
     op.add_column("sessions", sa.Column("mode", sa.Text, nullable=False, server_default="off"))
-    op.add_column("sessions", sa.Column("task_number", sa.Integer, nullable=False, server_default="1"))
-    op.add_column("sessions", sa.Column("task_start", sa.Integer, nullable=False, server_default="0"))
+    op.add_column("sessions", sa.Column("task_number", Integers, nullable=False, server_default="1"))
+    op.add_column("sessions", sa.Column("task_start", Integers, nullable=False, server_default="0"))
     op.add_column("model_contexts", sa.Column("following_json", sa.Text))
-    op.add_column("operations", sa.Column("first_transition", sa.Integer, nullable=False, server_default="0"))
+    op.add_column("operations", sa.Column("first_transition", Integers, nullable=False, server_default="0"))
     op.add_column("operations", sa.Column("reason", sa.Text, nullable=False, server_default=""))
 
 

@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from mier_service.migrations.types import Integers
+
 revision = "0007"
 down_revision = "0006"
 branch_labels = None
@@ -16,13 +18,13 @@ def upgrade() -> None:
     op.create_index("sessions_owner", "sessions", ["owner"])
     op.add_column("operations", sa.Column("owner", sa.Text, nullable=False, server_default="anonymous"))
     op.add_column("idempotency_keys", sa.Column("owner", sa.Text, nullable=False, server_default=""))
-    op.add_column("idempotency_keys", sa.Column("stored_bytes", sa.Integer, nullable=False, server_default="0"))
+    op.add_column("idempotency_keys", sa.Column("stored_bytes", Integers, nullable=False, server_default="0"))
     op.create_table(
         "key_usage",
         sa.Column("owner", sa.Text, primary_key=True),
         sa.Column("session_id", sa.Text, primary_key=True),
-        sa.Column("stored_bytes", sa.BigInteger, nullable=False),
-        sa.Column("turn", sa.Integer, nullable=False),
+        sa.Column("stored_bytes", Integers, nullable=False),
+        sa.Column("turn", Integers, nullable=False),
         sqlite_with_rowid=False,
     )
     op.create_index("key_usage_session", "key_usage", ["session_id"])

@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from mier_service.migrations.types import Integers
+
 revision = "0009"
 down_revision = "0008"
 branch_labels = None
@@ -15,7 +17,7 @@ def upgrade() -> None:
     op.add_column("operations", sa.Column("trace_context", sa.Text))
     op.create_table(
         "probe",
-        sa.Column("row", sa.Integer, primary_key=True),
+        sa.Column("row", Integers, primary_key=True),
         sa.Column("time_s", sa.Float, nullable=False),
     )
 
