@@ -11,7 +11,7 @@ from mier_service.lease import Interrupted, Job
 from mier_service.storage import Storage
 from mier_service.values import OperationState
 from mier_service.worker import Worker
-from tests.unit.test_service_retention import add_operation, add_session, names
+from tests.unit.stored import add_operation, add_session
 
 
 class Overtaken(Worker):
