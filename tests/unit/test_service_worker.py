@@ -12,6 +12,7 @@ from mier_service.storage import Storage
 from mier_service.values import OperationState
 from mier_service.worker import Worker
 from tests.unit.stored import add_operation, add_session
+from tests.unit.test_service_retention import names
 
 
 class Overtaken(Worker):
