@@ -282,6 +282,7 @@ BODIES: tuple[type[Body], ...] = (
     MoveBody,
     ActBody,
     ActBatchBody,
+    ModeBody,
 )
 
 

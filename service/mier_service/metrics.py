@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import version
+from itertools import product
 
 from prometheus_client import (
     CollectorRegistry,
@@ -24,7 +25,7 @@ from prometheus_client import (
 from mier_service.errors import Reason
 from mier_service.offload import BoundedPool
 from mier_service.store_figures import StoreFigures
-from mier_service.values import AdaptationValue, OperationState, Promotion
+from mier_service.values import AdaptationValue, FallbackKind, FallbackReason, OperationState, Promotion
 from mier_service.worker_news import Ended, News, Progress
 
 # A third of all series, which nobody asks for.
@@ -117,6 +118,8 @@ class Metrics:
             self._faults.labels(transport)
             self._acts(transport, "OK")
             self._act_s(transport)
+        for kind, reason in product(FallbackKind, FallbackReason):
+            self._fallbacks.labels(kind.value, reason.value)
         for state in _FINAL:
             self._finetune_s.labels(state)
         for promotion in Promotion:

@@ -140,7 +140,7 @@ def test_it_is_the_same_context_that_adapt_finds(transport: Transport, folder: P
 
 
 def test_a_changed_task_begins_anew(transport: Transport, folder: Path) -> None:
-    """Broken on purpose: with `begin_task` left out the next adaptation mixes both tasks; with the fine-tuned weights
+    """Broken on purpose: with `begin_task` left out the session stays on its first task; with the fine-tuned weights
     kept, what was learned for the old task goes on acting."""
     session = begun(transport, USUAL, SessionMode.CONTEXT)
     for episode in range(3):
