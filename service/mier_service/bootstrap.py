@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import socket
 import sys
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import IO, Any
 
 import structlog
 import torch
-import uvicorn
 
 from mier_service import store_sessions
 from mier_service.access.gate import Gate
@@ -34,8 +32,8 @@ from mier_service.files import write_durably
 from mier_service.grpc import GrpcServer
 from mier_service.health import build_health
 from mier_service.http import Guard, build_app
-from mier_service.http_protocol import HttpProtocol
 from mier_service.http_routes import build_router
+from mier_service.http_server import HttpServer, listen
 from mier_service.learning import Learning
 from mier_service.lifecycle import Lifecycle, Phase
 from mier_service.lineage import Lineage
@@ -52,20 +50,11 @@ from mier_service.tls import load_tls
 from mier_service.workers import Workers
 
 _log = structlog.get_logger(__name__)
-_BACKLOG = 2048
 _CATCH_UP_EVERY_S = 2.0
 _CLOSE_WITHIN_S = 5.0
 """After the drain: what threads still do by then has no caller any more."""
 _SWITCH_INTERVAL_S = 0.001
 """A thread that computes hands over to the event loop after this long (Python's default is five times that)."""
-
-
-class _HttpServer(uvicorn.Server):
-    """Signals are the whole service's business, not the HTTP server's."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 class Service:
@@ -140,25 +129,11 @@ class Service:
         )
         learning.on_queued = self._workers.wake
         self._grpc = GrpcServer(core, self._gate, self._metrics, config)
-        calls = build_router(core, self._decode_pool, self._metrics)
+        calls = build_router(core, self._decode_pool, self._metrics, config.keep_idle_connections_s)
         health = build_health(self._lifecycle, self._storage, self._poll_pool, self._metrics, self._checkpoints.names)
         self._app = build_app(calls, health, exposure.keys_required)
         guard = Guard(self._app, self._lifecycle, self._gate, self._metrics, config)
-        secured: dict[str, Any] = tls.uvicorn() if tls else {}
-        self._http = _HttpServer(
-            uvicorn.Config(
-                guard,
-                log_config=None,
-                access_log=False,
-                http=HttpProtocol,
-                lifespan="off",
-                ws="none",
-                server_header=False,
-                proxy_headers=False,
-                timeout_graceful_shutdown=max(1, round(config.drain_within_s)),
-                **secured,
-            )
-        )
+        self._http = HttpServer(guard, config, tls, self._metrics)
 
     def stop(self) -> None:
         """Asks `run` to end in good order."""
@@ -171,7 +146,7 @@ class Service:
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         try:
             await asyncio.to_thread(self._prepare)
-            http_socket = _listen(self._config.host, self._config.http_port)
+            http_socket = listen(self._config.host, self._config.http_port, self._config.peer_within_s)
             grpc_port = await self._grpc.start(url_host(self._config.host), self._tls)
         except (OSError, ServiceError) as error:
             raise CannotStart(error.detail if isinstance(error, ServiceError) else str(error)) from error
@@ -289,18 +264,3 @@ def _lock_data(data: Path) -> IO[str]:
     if file is None:
         raise CannotStart(f"another service is using the data folder {data}: choose another --data")
     return file
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        # From here on who connects waits to be accepted: "ready" may be said before the HTTP server has begun.
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise OSError(f"cannot listen on {host}:{port} for HTTP: {error.strerror}") from error
-    listener.set_inheritable(False)
-    return listener

@@ -175,7 +175,7 @@ class Guard:
             scope["mier.outcome"] = error.reason.value
             await problem_response(error, request_id)(scope, receive, named)
         except ClientDisconnect:
-            scope["mier.outcome"] = "CANCELLED"
+            scope["mier.outcome"] = scope.get("mier.let_go", "CANCELLED")
         except Exception:
             scope["mier.outcome"] = Reason.INTERNAL.value
             _log.exception("request_failed", request_id=request_id, method=scope["method"], path=scope["path"])

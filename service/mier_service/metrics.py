@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 _BUCKETS_S = (
@@ -25,6 +27,10 @@ class Metrics:
         )
         self._stored = Counter("mier_transitions_stored", "Transitions made durable.", registry=self._registry)
         self._workers = Counter("mier_worker_restarts", "Times a worker ended by itself.", registry=self._registry)
+        self._let_go = Counter(
+            "mier_peers_let_go", "Peers that kept the service waiting.", ["transport", "owed"], registry=self._registry
+        )
+        self._connections = Gauge("mier_http_connections", "HTTP connections that are open.", registry=self._registry)
         self._ready = Gauge("mier_ready", "1 while calls are served.", registry=self._registry)
 
     def call(self, transport: str, call: str, outcome: str, seconds: float) -> None:
@@ -36,6 +42,14 @@ class Metrics:
 
     def worker_ended(self) -> None:
         self._workers.inc()
+
+    def let_go(self, transport: str, owed: str) -> None:
+        """A peer was let go that owed a `request` in full, or taking an `answer`."""
+        self._let_go.labels(transport, owed).inc()
+
+    def connections(self, count: Callable[[], int]) -> None:
+        """`count` says how many HTTP connections are open, when it is asked."""
+        self._connections.set_function(count)
 
     def ready(self, ready: bool) -> None:
         self._ready.set(ready)

@@ -15,10 +15,12 @@ from mier_client.transport import Transport
 from mier_client.values import Session
 from tests.contract import tiny
 from tests.contract.fuzzed import CHECKPOINT, Fuzzed
-from tests.contract.server import Reached, Server
+from tests.contract.server import Reached, Server, serving
 
 REWARD, DYNAMICS = "tiny-reward", "tiny-dynamics"
 MAX_BODY_BYTES = 256 * 1024
+HTTP_PLACES, GRPC_PLACES = 8, 4
+"""Of the impatient server."""
 
 
 @pytest.fixture(scope="session")
@@ -53,6 +55,24 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzzed]:
     running = Fuzzed(folder / "checkpoints", folder / "data")
     yield running
     running.stop()
+
+
+@pytest.fixture(scope="session")
+def impatient(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Waits for nobody for long, and has few places for calls. Nobody fine-tunes, so that operations only wait."""
+    flags = ["--peer-within-s", "2", "--finetune-workers", "0"]
+    flags += ["--max-http-requests", str(HTTP_PLACES), "--max-grpc-calls", str(GRPC_PLACES)]
+    with serving(checkpoints, tmp_path_factory.mktemp("impatient") / "data", *flags) as running:
+        yield running
+        assert "request_failed" not in running.log()
+
+
+@pytest.fixture(scope="session")
+def forgetful(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Keeps nothing for long on which nothing happens. Nobody fine-tunes here, either."""
+    flags = ("--keep-idle-connections-s", "2", "--finetune-workers", "0")
+    with serving(checkpoints, tmp_path_factory.mktemp("forgetful") / "data", *flags) as running:
+        yield running
 
 
 @pytest.fixture(params=["http", "grpc"])

@@ -147,7 +147,7 @@ GRPC = {
 def http_routes() -> list[str]:
     """`METHOD /path` of everything that the application serves. HEAD goes where GET goes."""
     nothing = cast(Any, None)
-    app = build_app(build_router(nothing, nothing, nothing), build_health(nothing, nothing, nothing, nothing, nothing))
+    app = build_app(build_router(nothing, nothing, nothing, 1.0), build_health(*[nothing] * 5))
     found = sorted(f"{method} {path}" for path, methods in _routes(app.routes) for method in methods - {"HEAD"})
     assert {path for path, _ in _routes(app.routes)} >= set(app.openapi()["paths"]), "FastAPI nests routes differently"
     return found

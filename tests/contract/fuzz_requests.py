@@ -58,7 +58,7 @@ def is_limited(case: Case) -> bool:
 def document() -> dict[str, Any]:
     """The OpenAPI document of a service that asks for keys."""
     nothing: Any = None
-    calls, health = build_router(nothing, nothing, nothing), build_health(nothing, nothing, nothing, nothing, nothing)
+    calls, health = build_router(nothing, nothing, nothing, 1.0), build_health(*[nothing] * 5)
     return build_app(calls, health, keys_required=True).openapi()
 
 

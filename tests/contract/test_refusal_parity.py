@@ -221,6 +221,7 @@ ELSEWHERE = {
     R.SESSION_CHANGED: "takes a race",
     R.ADAPTATION_FAILED: "below",
     R.CHECKPOINT_CHANGED: "takes other files",
+    R.PEER_TOO_SLOW: "test_slow_peers, over both",
     R.OVERLOADED: "takes load",
     R.QUEUE_FULL: "takes load",
     R.DRAINING: "takes a service that stops",
