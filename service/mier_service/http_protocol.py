@@ -29,6 +29,8 @@ from mier_service.problems import MEDIA_TYPE, problem_json
 _LOOKS = 8
 _AT_ONCE = struct.pack("ii", 1, 0)
 """Linger, for no time: whatever is unsent is dropped."""
+_MAX_FRAMING_BYTES = 64 * 1024
+"""Of a request's head, and of what frames its body: nobody but the parser holds them until they are complete."""
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -43,6 +45,7 @@ class HttpProtocol(HttpToolsProtocol):
         """What of a request is being read."""
         self._awaited_since_s: float | None = self.loop.time()
         self._untaken_since_s: float | None = None
+        self._framing_bytes = 0
         self._served: RequestResponseCycle | None = None
         self._next_look = self.loop.call_later(self.peer_within_s / _LOOKS, self._look)
 
@@ -57,7 +60,10 @@ class HttpProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._awaited_since_s is None:
             self._awaited_since_s = self.loop.time()
+        self._framing_bytes += len(data)
         super().data_received(data)
+        if self._framing_bytes > _MAX_FRAMING_BYTES and not self.transport.is_closing():
+            self._give_up(Reason.MALFORMED_REQUEST, f"expected at most {_MAX_FRAMING_BYTES} bytes of headers, got more")
 
     def on_message_begin(self) -> None:
         self._part = "head"
@@ -67,10 +73,16 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._part = "body"
+        self._framing_bytes = 0
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._framing_bytes = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._part = ""
+        self._framing_bytes = 0
         self._awaited_since_s = None
         super().on_message_complete()
 

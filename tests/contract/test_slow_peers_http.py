@@ -26,6 +26,7 @@ ASK_AND_GO = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 ASK_MUCH = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
 POST = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 BODY = b'Content-Length: 100000\r\n\r\n{"session_id": '
+CHUNKS = b"Transfer-Encoding: chunked\r\n\r\n"
 SMALL_BUFFER_BYTES = 2048
 
 
@@ -136,6 +137,26 @@ def test_who_hangs_up_on_answers_ahead_of_their_turn_is_no_fault_of_the_service(
     # It was stuck in the middle of them: one more is over now.
     peers.wait_for(lambda: peers.counted(impatient, "mier_call_seconds_count", 'call="openapi"') > before + 1)
     assert not peers.counted(impatient, "mier_call_seconds_count", 'outcome="INTERNAL"')
+
+
+@pytest.mark.parametrize(
+    ("begun", "more"),
+    [
+        (b"GET /", b"a" * 65536),
+        (b"GET /livez HTTP/1.1\r\nName: ", b"a" * 65536),
+        (b"GET /livez HTTP/1.1\r\n", b"Name: value\r\n" * 5000),
+        (POST % b"/act" + CHUNKS + b"0\r\n", b"Name: value\r\n" * 5000),
+    ],
+    ids=["path", "one header", "many headers", "trailers"],
+)
+def test_a_head_without_end_is_not_kept(impatient: Server, begun: bytes, more: bytes) -> None:
+    """A stranger's, too, before any key is asked for: 100 MB of headers took 600 MB. Seen to fail without the limit:
+    the service reads on until the time is over."""
+    with peers.connect(impatient.http) as peer:
+        peer.sendall(begun + more)
+        told = peers.problem_in(peers.until_ended(peer, more))
+    assert told.reason is Reason.MALFORMED_REQUEST
+    assert "65536" in told.detail
 
 
 def test_the_kernel_asks_for_a_sign_of_life() -> None:
