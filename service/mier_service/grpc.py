@@ -21,6 +21,7 @@ from mier_service.acting import ActCall, Action
 from mier_service.config import ServeConfig
 from mier_service.errors import ServiceError
 from mier_service.grpc_answers import Answers, Rpc, request_id
+from mier_service.grpc_patience import Patience, options
 from mier_service.grpc_wire import Wire
 from mier_service.metrics import Metrics
 from mier_service.tls import Tls
@@ -256,17 +257,13 @@ class GrpcServer:
         answers = Answers(gate, metrics)
         open_services = (_HEALTH, reflection.SERVICE_NAME)
         self._server = grpc.aio.server(
-            interceptors=[Wire(answers, config.max_grpc_calls, config.max_body_bytes, open_services)],
+            interceptors=[Wire(answers, Patience(metrics, config), config, open_services)],
             # What goes beyond these gRPC refuses by itself, in its own words; up to there `Wire` says what is wrong.
             maximum_concurrent_rpcs=2 * config.max_grpc_calls,
             options=[
                 ("grpc.max_receive_message_length", 2 * config.max_body_bytes),
                 ("grpc.so_reuseport", 0),  # a port in use is an error, not shared
-                # Peers that died without a word are noticed within half a minute.
-                ("grpc.keepalive_time_ms", 20_000),
-                ("grpc.keepalive_timeout_ms", 10_000),
-                ("grpc.keepalive_permit_without_calls", 1),
-                ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+                *options(config),
             ],
         )
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
