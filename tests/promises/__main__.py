@@ -43,7 +43,11 @@ PROMISES = {
         "tests/contract/test_older_client.py",
     ],
     "sessions never see each other": ["tests/contract/test_isolation.py"],
-    "bounded, and dead peers freed": ["tests/contract/test_bounds.py"],
+    "bounded, and dead peers freed": [
+        "tests/contract/test_bounds.py",
+        "tests/contract/test_slow_peers_*.py",
+        "tests/contract/test_idle_peers.py",
+    ],
     "no input breaks it": ["tests/contract/test_fuzz_*.py", "tests/unit/test_fuzz_*.py"],
 }
 """Patterns of files by promise; those that are not there yet are left out of the table."""
