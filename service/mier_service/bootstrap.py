@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import socket
 import sys
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import IO, Any
 
 import structlog
 import torch
-import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mier_service.access.gate import Gate
@@ -35,8 +33,8 @@ from mier_service.following import Following
 from mier_service.grpc import GrpcServer
 from mier_service.health import build_health
 from mier_service.http import Guard, build_app
-from mier_service.http_protocol import HttpProtocol
 from mier_service.http_routes import build_router
+from mier_service.http_server import HttpServer, listen
 from mier_service.inference import build_inference
 from mier_service.key_bounds import CallsUnderWay, KeyBounds
 from mier_service.learning import Learning
@@ -63,35 +61,12 @@ from mier_service.watched import watched
 from mier_service.workers import Workers
 
 _log = structlog.get_logger(__name__)
-_BACKLOG = 2048
 _CATCH_UP_EVERY_S = 2.0
-_LOOK_EVERY_S = 0.02
+
 _CLOSE_WITHIN_S = 5.0
 """After the drain: what threads still do by then has no caller any more."""
 _SWITCH_INTERVAL_S = 0.001
 """A thread that computes hands over to the event loop after this long (Python's default is five times that)."""
-
-
-class _HttpServer(uvicorn.Server):
-    """Signals are the whole service's business, not the HTTP server's."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    async def calls_ended(self, until_s: float) -> None:
-        """Waits for a moment without a call under way, but not beyond that time of the event loop. A WebSocket would be
-        a call for as long as it is open: these are closed at once."""
-        for connection in list(self.server_state.connections):
-            if not isinstance(connection, HttpProtocol):
-                connection.shutdown()
-        while self.server_state.tasks and asyncio.get_running_loop().time() < until_s:
-            await asyncio.sleep(_LOOK_EVERY_S)
-
-    def end(self, within_s: float) -> None:
-        """Takes no more connections; calls under way may end within that time."""
-        self.config.timeout_graceful_shutdown = max(1, round(within_s))
-        self.should_exit = True
 
 
 class Service:
@@ -190,7 +165,7 @@ class Service:
         recording.on_stored = self._self_adapting.notice
         watch = LoopWatch()
         self._grpc = GrpcServer(core, self._gate, calls_under_way, self._metrics, watch, config)
-        calls = build_router(core, self._decode_pool, self._metrics, watch)
+        calls = build_router(core, self._decode_pool, self._metrics, watch, config.keep_idle_connections_s)
         self._monitor = Monitor(
             self._storage,
             self._lifecycle,
@@ -207,22 +182,7 @@ class Service:
         openpi = OpenpiEndpoint(
             core, self._gate, calls_under_way, self._lifecycle, self._decode_pool, self._metrics, config
         )
-        secured: dict[str, Any] = tls.uvicorn() if tls else {}
-        self._http = _HttpServer(
-            uvicorn.Config(
-                _by_kind(guard, openpi),
-                log_config=None,
-                access_log=False,
-                http=HttpProtocol,
-                lifespan="off",
-                ws="websockets-sansio",
-                ws_max_size=config.max_body_bytes,
-                ws_per_message_deflate=False,  # a few bytes could become many
-                server_header=False,
-                proxy_headers=False,
-                **secured,
-            )
-        )
+        self._http = HttpServer(_by_kind(guard, openpi), config, tls, self._metrics)
 
     def stop(self) -> None:
         """Asks `run` to end in good order."""
@@ -235,7 +195,7 @@ class Service:
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         try:
             await asyncio.to_thread(self._prepare)
-            http_socket = _listen(self._config.host, self._config.http_port)
+            http_socket = listen(self._config.host, self._config.http_port, self._config.peer_within_s)
             grpc_port = await self._grpc.start(url_host(self._config.host), self._tls)
         except (OSError, ServiceError) as error:
             raise CannotStart(error.detail if isinstance(error, ServiceError) else str(error)) from error
@@ -390,18 +350,3 @@ def _lock_data(data: Path, shared: bool) -> tuple[IO[str], bool]:
     if held is None:
         raise CannotStart(f"another service is using the data folder {data}: choose another --data")
     return held
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        # From here on who connects waits to be accepted: "ready" may be said before the HTTP server has begun.
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise OSError(f"cannot listen on {host}:{port} for HTTP: {error.strerror}") from error
-    listener.set_inheritable(False)
-    return listener

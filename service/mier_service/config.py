@@ -124,6 +124,15 @@ class ServeConfig(BaseSettings):
     max_openpi_connections: int = Field(default=256, ge=1, description="robots connected by WebSocket, at most")
     max_grpc_calls: int = Field(default=512, ge=1, description="gRPC calls and streams under way, at most")
     max_watchers: int = Field(default=256, ge=1, description="operations being watched, at most")
+    peer_within_s: float = Field(
+        default=30.0,
+        ge=1,
+        description="time a peer has to send a whole request, to take an answer and to show that it lives; then it is "
+        "let go",
+    )
+    keep_idle_connections_s: float = Field(
+        default=300.0, gt=0, description="connections and streams on which nothing happens for so long are ended"
+    )
     max_active_sessions: int = Field(
         default=4096, ge=1, description="sessions kept ready to act; others are read again"
     )

@@ -31,6 +31,7 @@ class Reason(StrEnum):
     NOT_ACCEPTABLE = "NOT_ACCEPTABLE"
     UNSUPPORTED_MEDIA_TYPE = "UNSUPPORTED_MEDIA_TYPE"
     BODY_TOO_LARGE = "BODY_TOO_LARGE"
+    PEER_TOO_SLOW = "PEER_TOO_SLOW"
     INSUFFICIENT_DATA = "INSUFFICIENT_DATA"
     ADAPTATION_FAILED = "ADAPTATION_FAILED"
     ENVIRONMENT_MISMATCH = "ENVIRONMENT_MISMATCH"
@@ -85,6 +86,7 @@ RULES: dict[Reason, Rule] = {
     Reason.NOT_ACCEPTABLE: Rule(406, _C.INVALID_ARGUMENT, "No reply of the accepted media types exists"),
     Reason.UNSUPPORTED_MEDIA_TYPE: Rule(415, _C.INVALID_ARGUMENT, "The body's media type is not supported"),
     Reason.BODY_TOO_LARGE: Rule(413, _C.RESOURCE_EXHAUSTED, "The request is too large"),
+    Reason.PEER_TOO_SLOW: Rule(408, _C.DEADLINE_EXCEEDED, "The peer kept the service waiting"),
     Reason.INSUFFICIENT_DATA: Rule(409, _C.FAILED_PRECONDITION, "Too few transitions"),
     Reason.ADAPTATION_FAILED: Rule(409, _C.FAILED_PRECONDITION, "No context fits the transitions"),
     Reason.ENVIRONMENT_MISMATCH: Rule(409, _C.FAILED_PRECONDITION, "The environment does not fit the checkpoint"),

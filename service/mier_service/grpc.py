@@ -23,6 +23,7 @@ from mier_service.config import ServeConfig
 from mier_service.errors import ServiceError
 from mier_service.grpc_answers import Answers, Rpc, request_id
 from mier_service.grpc_budgets import Budgets
+from mier_service.grpc_patience import Patience, options
 from mier_service.grpc_wire import Wire
 from mier_service.key_bounds import CallsUnderWay
 from mier_service.loop_watch import LoopWatch
@@ -283,7 +284,7 @@ class GrpcServer:
         answers = Answers(gate, metrics)
         open_services = (_HEALTH, reflection.SERVICE_NAME)
         self._server = grpc.aio.server(
-            interceptors=[Wire(answers, calls, config.max_grpc_calls, config.max_body_bytes, open_services)],
+            interceptors=[Wire(answers, calls, Patience(metrics, config), config, open_services)],
             # What goes beyond these gRPC refuses by itself, in its own words; up to there `Wire` says what is wrong.
             maximum_concurrent_rpcs=2 * config.max_grpc_calls,
             options=[
@@ -292,11 +293,7 @@ class GrpcServer:
                 # `Wire`, and those that gRPC has not handed over yet are not so many that others wait long for them.
                 ("grpc.max_concurrent_streams", 2 * config.max_calls_per_key),
                 ("grpc.so_reuseport", 0),  # a port in use is an error, not shared
-                # Peers that died without a word are noticed within half a minute.
-                ("grpc.keepalive_time_ms", 20_000),
-                ("grpc.keepalive_timeout_ms", 10_000),
-                ("grpc.keepalive_permit_without_calls", 1),
-                ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+                *options(config),
             ],
         )
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]

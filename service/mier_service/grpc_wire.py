@@ -7,6 +7,8 @@ every handler is wrapped on its way to the server:
     bytes ── parse ──► a message, or the ServiceError that says what is wrong with them
     a call of one message    its handler gets it, or the call is refused
     a stream of messages     `Requests` gives them, and raises where one cannot be read; the next one may be fine
+
+How long any of it may take is in `grpc_patience`.
 """
 
 from __future__ import annotations
@@ -14,37 +16,18 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
-from typing import Any, Generic, Self, TypeVar
+from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 
+from mier_service.config import ServeConfig
 from mier_service.errors import Reason, ServiceError
 from mier_service.grpc_answers import Answers, Rpc, refuse
+from mier_service.grpc_patience import NotTaken, Patience
 from mier_service.key_bounds import CallsUnderWay
 
-T = TypeVar("T")
-_END: Any = grpc.aio.EOF  # type: ignore[attr-defined]
-"""What reading gives where the caller has no more messages."""
 Handler = Any  # grpc.RpcMethodHandler, whose fields the stubs do not type
-
-
-class Requests(Generic[T]):
-    """The messages of a stream. ServiceError in the place of one that cannot be read; reading may go on after it."""
-
-    def __init__(self, rpc: Rpc) -> None:
-        self._rpc = rpc
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> T:
-        message = await self._rpc.read()
-        if message is _END:
-            raise StopAsyncIteration
-        if isinstance(message, ServiceError):
-            raise message
-        return message  # type: ignore[no-any-return]
 
 
 class Wire(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
@@ -54,14 +37,15 @@ class Wire(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         self,
         answers: Answers,
         calls: CallsUnderWay,
-        max_calls: int,
-        max_message_bytes: int,
+        patience: Patience,
+        config: ServeConfig,
         open_services: tuple[str, ...],
     ) -> None:
         self._answers = answers
         self._calls = calls
-        self._max_calls = max_calls
-        self._max_message_bytes = max_message_bytes
+        self._patience = patience
+        self._max_calls = config.max_grpc_calls
+        self._max_message_bytes = config.max_body_bytes
         self._open_services = open_services
         self._wrapped: dict[str, Handler] = {}
         self._under_way = 0
@@ -80,7 +64,10 @@ class Wire(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     def _wrap(self, method: str, handler: Handler) -> Handler:
         service, _, name = method.removeprefix("/").rpartition("/")
         is_open = service in self._open_services
-        take = _all if handler.request_streaming else _only
+        patience = self._patience
+        take = patience.only
+        if handler.request_streaming:
+            take = patience.each if handler.response_streaming else patience.all
         call = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
 
         async def tell(rpc: Rpc, error: ServiceError) -> None:
@@ -93,12 +80,13 @@ class Wire(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             except ServiceError as error:
                 await tell(rpc, error)
 
-        async def many(_: Any, rpc: Rpc) -> Any:
+        async def many(_: Any, rpc: Rpc) -> None:
             try:
                 with self._place(is_open, rpc):
                     async with aclosing(call(await take(rpc), rpc)) as replies:
-                        async for reply in replies:
-                            yield reply
+                        await patience.give(rpc, replies)
+            except NotTaken as error:  # it was answering, and is counted already
+                await refuse(rpc, error)
             except ServiceError as error:
                 await tell(rpc, error)
 
@@ -153,17 +141,3 @@ class Wire(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                 yield
             finally:
                 self._under_way -= 1
-
-
-async def _all(rpc: Rpc) -> Requests[Any]:
-    return Requests(rpc)
-
-
-async def _only(rpc: Rpc) -> Any:
-    """The message of a call that has one. ServiceError if it has none, or none that can be read."""
-    message = await rpc.read()
-    if message is _END:
-        raise ServiceError(Reason.MALFORMED_REQUEST, "expected one message, got none")
-    if isinstance(message, ServiceError):
-        raise message
-    return message

@@ -191,7 +191,7 @@ class Guard:
             scope["mier.outcome"] = error.reason.value
             await problem_response(error, request_id, path=scope["path"])(scope, receive, named)
         except ClientDisconnect:
-            scope["mier.outcome"] = "CANCELLED"
+            scope["mier.outcome"] = scope.get("mier.let_go", "CANCELLED")
         except Exception:
             scope["mier.outcome"] = Reason.INTERNAL.value
             _log.exception("request_failed", method=scope["method"], path=scope["path"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from enum import Enum
 from typing import Annotated, Any
@@ -52,7 +53,6 @@ from mier_service.values import (
 )
 
 _PING_EVERY_S = 15
-_SEND_WITHIN_S = 30.0
 
 QuerySession = Annotated[str | None, Query(max_length=100, description="For a binary body only.")]
 QueryIndex = Annotated[int | None, Query(ge=0, lt=MAX_INDEX, description="For a binary body only.")]
@@ -88,11 +88,17 @@ _EVENT = {
 """One server-sent event."""
 
 
-def build_router(core: GuardedCore, pool: BoundedPool, metrics: Metrics, watch: LoopWatch | None = None) -> APIRouter:
-    """All calls; mounted at the root and under /v1."""
+def build_router(
+    core: GuardedCore,
+    pool: BoundedPool,
+    metrics: Metrics,
+    watch: LoopWatch | None = None,
+    watch_idle_s: float = 300.0,
+) -> APIRouter:
+    """All calls; mounted at the root and under /v1. A watch on which nothing happens for `watch_idle_s` is ended."""
     router = APIRouter()
     _add_sessions(router, core, pool)
-    _add_learning(router, core, pool)
+    _add_learning(router, core, pool, watch_idle_s)
     _add_recording(router, core, pool, metrics)
     _add_acting(router, core, pool, watch or LoopWatch())
     add_lineage(router, core, pool)
@@ -160,7 +166,7 @@ def _add_sessions(router: APIRouter, core: GuardedCore, pool: BoundedPool) -> No
         return await core.sessions.versions(session_id, page_size, page_token)
 
 
-def _add_learning(router: APIRouter, core: GuardedCore, pool: BoundedPool) -> None:
+def _add_learning(router: APIRouter, core: GuardedCore, pool: BoundedPool, watch_idle_s: float) -> None:
     tags: list[str | Enum] = ["learning"]
 
     @router.post(
@@ -209,7 +215,7 @@ def _add_learning(router: APIRouter, core: GuardedCore, pool: BoundedPool) -> No
             200: {
                 "description": "Server-sent events named `operation`, each with the operation as JSON, now and at "
                 "each change; the final state is the last. An event named `problem`, with a problem document, "
-                "ends the stream early.",
+                "ends the stream early; where nothing changes for minutes it just ends: ask again.",
                 "content": {"text/event-stream": {"schema": _EVENT}},
             },
             **refusals(404),
@@ -219,16 +225,22 @@ def _add_learning(router: APIRouter, core: GuardedCore, pool: BoundedPool) -> No
         """The operation's progress as server-sent events."""
         await core.learning.operation(operation_id)  # unknown ids are refused before the stream begins
         return EventSourceResponse(
-            _events(core.learning.watch(operation_id), request.scope.get("mier.request_id", "")),
+            _events(core.learning.watch(operation_id), request.scope.get("mier.request_id", ""), watch_idle_s),
             ping=_PING_EVERY_S,
-            send_timeout=_SEND_WITHIN_S,
         )
 
 
-async def _events(values: AsyncIterator[OperationValue], request_id: str) -> AsyncIterator[ServerSentEvent]:
+async def _events(
+    values: AsyncIterator[OperationValue], request_id: str, idle_s: float
+) -> AsyncIterator[ServerSentEvent]:
+    """Ends where nothing changes for `idle_s`: a reader that stands still cannot be told from one that reads."""
     try:
-        async for value in values:
+        while True:
+            async with asyncio.timeout(idle_s):
+                value = await anext(values)
             yield ServerSentEvent(value.model_dump_json(), event="operation")
+    except (StopAsyncIteration, TimeoutError):
+        return
     except ServiceError as error:
         yield ServerSentEvent(problem_json(error, request_id), event="problem")
 

@@ -71,6 +71,8 @@ class Metrics:
         act = "Time that one action takes within the service, without its transport; batches are not in it."
         self._act_s = cache(histogram("mier_act_seconds", act, _CALL_S, "transport").labels)
         self._stored = counter("mier_transitions_stored", "Transitions made durable.")
+        self._let_go = counter("mier_peers_let_go", "Peers that kept the service waiting.", "transport", "owed")
+        self._connections = gauge("mier_http_connections", "HTTP connections that are open.")
         fallbacks = "Acts that a fallback answered, since the active version's answer would have been late."
         self._fallbacks = counter("mier_fallbacks", fallbacks, "kind", "reason")
         adapt = "Time that a context adaptation computes, without waiting and storing."
@@ -118,8 +120,10 @@ class Metrics:
             self._faults.labels(transport)
             self._acts(transport, "OK")
             self._act_s(transport)
-        for kind, reason in product(FallbackKind, FallbackReason):
-            self._fallbacks.labels(kind.value, reason.value)
+        for transport, owed in product(_TRANSPORTS, ("request", "answer")):
+            self._let_go.labels(transport, owed)
+        for fallback, reason in product(FallbackKind, FallbackReason):
+            self._fallbacks.labels(fallback.value, reason.value)
         for state in _FINAL:
             self._finetune_s.labels(state)
         for promotion in Promotion:
@@ -172,6 +176,14 @@ class Metrics:
 
     def worker_ended(self) -> None:
         self._workers.inc()
+
+    def let_go(self, transport: str, owed: str) -> None:
+        """A peer was let go that owed a `request` in full, or taking an `answer`."""
+        self._let_go.labels(transport, owed).inc()
+
+    def connections(self, count: Callable[[], int]) -> None:
+        """`count` says how many HTTP connections are open, when it is asked."""
+        self._connections.set_function(count)
 
     def worker_told(self, news: News) -> None:
         """What a worker of this service did."""

@@ -16,7 +16,7 @@ from mier_client.transport import Transport
 from mier_client.values import Session
 from tests.contract import tiny
 from tests.contract.fuzzed import CHECKPOINT, Fuzzed
-from tests.contract.server import Reached, Server
+from tests.contract.server import Reached, Server, serving
 
 REWARD, DYNAMICS = "tiny-reward", "tiny-dynamics"
 OOD = OodReference(tuple(0.25 * i for i in range(1, 40)), tuple(float(10 * i) for i in range(1, 40)))
@@ -24,6 +24,8 @@ OOD = OodReference(tuple(0.25 * i for i in range(1, 40)), tuple(float(10 * i) fo
 MAX_BODY_BYTES = 256 * 1024
 STORES = ("sqlite", "postgresql")
 ON_BOTH_STORES = {"test_idempotency", "test_lineage", "test_sessions", "test_transitions"}
+HTTP_PLACES, GRPC_PLACES = 8, 4
+"""Of the impatient server."""
 
 
 @pytest.fixture(scope="session")
@@ -75,6 +77,23 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzzed]:
 @pytest.fixture(scope="session")
 async def one_event_loop() -> None:
     """For all tests with an awaited client: gRPC tells one loop of a process of what was under way in a closed one."""
+
+
+def impatient(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Waits for nobody for long, and has few places for calls. Nobody fine-tunes, so that operations only wait."""
+    flags = ["--peer-within-s", "2", "--finetune-workers", "0"]
+    flags += ["--max-http-requests", str(HTTP_PLACES), "--max-grpc-calls", str(GRPC_PLACES)]
+    with serving(checkpoints, tmp_path_factory.mktemp("impatient") / "data", *flags) as running:
+        yield running
+        assert "request_failed" not in running.log()
+
+
+@pytest.fixture(scope="session")
+def forgetful(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Keeps nothing for long on which nothing happens. Nobody fine-tunes here, either."""
+    flags = ("--keep-idle-connections-s", "2", "--finetune-workers", "0")
+    with serving(checkpoints, tmp_path_factory.mktemp("forgetful") / "data", *flags) as running:
+        yield running
 
 
 @pytest.fixture(params=["http", "grpc"])

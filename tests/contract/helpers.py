@@ -69,6 +69,13 @@ def fine_tune(transport: Transport, session: Session, updates: int = 30, seed: i
     return done
 
 
+def waiting_operation(transport: Transport, checkpoint: str) -> str:
+    """One that stays queued where nobody fine-tunes."""
+    session = transport.create_session(checkpoint, 0, None, "", CALL_S)
+    submit(transport, session, batch(40))
+    return transport.finetune(session.id, 1, 0, "", CALL_S).id
+
+
 def acts(transport: Transport, session: Session) -> tuple[int, str, tuple[float, ...]]:
     """Which version acts, its weights' hash, and its mean action."""
     acted = transport.act(session.id, OBSERVATION, MEAN, CALL_S)

@@ -239,6 +239,7 @@ ELSEWHERE = {
     R.TOO_MANY_SESSIONS: "test_key_bounds, over both",
     R.TOO_MANY_FINE_TUNES: "test_key_bounds, over both",
     R.TOO_MUCH_STORED: "test_key_bounds, over both",
+    R.PEER_TOO_SLOW: "test_slow_peers, over both",
     R.OVERLOADED: "takes load",
     R.QUEUE_FULL: "takes load",
     R.DRAINING: "takes a service that stops",

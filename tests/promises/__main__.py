@@ -55,7 +55,12 @@ PROMISES = {
         "tests/contract/test_older_client.py",
     ],
     "sessions never see each other": ["tests/contract/test_isolation.py"],
-    "bounded, and dead peers freed": ["tests/contract/test_bounds.py"],
+    "bounded, and dead peers freed": [
+        "tests/contract/test_key_bounds.py",
+        "tests/contract/test_fair_turns.py",
+        "tests/contract/test_slow_peers_*.py",
+        "tests/contract/test_idle_peers.py",
+    ],
     "memory is bounded": ["tests/promises/test_memory.py"],
     "no input breaks it": ["tests/contract/test_fuzz_*.py", "tests/unit/test_fuzz_*.py"],
 }

@@ -103,6 +103,13 @@ def test_a_body_that_is_too_large_is_no_overload() -> None:
     assert type(grpc_error(8, "x", info)) is InvalidRequest
 
 
+def test_a_request_that_came_too_slowly_is_late() -> None:
+    """Not a fault of its content: the same call may be made again."""
+    info = error_details_pb2.ErrorInfo(reason="PEER_TOO_SLOW", domain="mier")
+    assert type(http_error(408, {"reason": "PEER_TOO_SLOW", "detail": "x"})) is DeadlineExceeded
+    assert type(grpc_error(4, "x", info)) is DeadlineExceeded
+
+
 @pytest.mark.parametrize("body", [b"<html>Bad gateway</html>", b"", b"[]"])
 def test_a_stranger_between_is_told_apart(body: bytes) -> None:
     error = http_error(500, body)

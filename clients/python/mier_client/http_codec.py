@@ -21,6 +21,7 @@ _KINDS: dict[int, type[MierError]] = {
     401: errors.AccessDenied,
     403: errors.AccessDenied,
     404: errors.NotFound,
+    408: errors.DeadlineExceeded,
     409: errors.Conflict,
     412: errors.Conflict,
     429: errors.QuotaExceeded,

@@ -200,7 +200,8 @@ class AdaptationServiceServicer:
 
     def SubmitTransitionsStream(self, request_iterator, context):
         """The same for a stream of batches, each durable on its own, with one reply at the end. A refused batch ends the stream with
-        its error; the batches before it stay stored, so a retry of the whole stream is safe.
+        its error; the batches before it stay stored, so a retry of the whole stream is safe. DEADLINE_EXCEEDED: for minutes there
+        was neither a batch nor the end of the stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -253,7 +254,7 @@ class AdaptationServiceServicer:
 
     def ActStream(self, request_iterator, context):
         """The same over one stream, for control loops: one reply for each request, in order. A refused request is answered by its
-        error and does not end the stream.
+        error and does not end the stream. A stream on which nothing is asked for minutes is ended with OK: open another.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -67,7 +67,8 @@ class AdaptationServiceStub:
     """
     SubmitTransitionsStream: _grpc.StreamUnaryMultiCallable[_adaptation_pb2.SubmitTransitionsStreamRequest, _adaptation_pb2.SubmitTransitionsStreamResponse]
     """The same for a stream of batches, each durable on its own, with one reply at the end. A refused batch ends the stream with
-    its error; the batches before it stay stored, so a retry of the whole stream is safe.
+    its error; the batches before it stay stored, so a retry of the whole stream is safe. DEADLINE_EXCEEDED: for minutes there
+    was neither a batch nor the end of the stream.
     """
     Adapt: _grpc.UnaryUnaryMultiCallable[_adaptation_pb2.AdaptRequest, _adaptation_pb2.AdaptResponse]
     """Infers the model context from the window's transitions, starting at the prior. On shared weights this also
@@ -89,7 +90,7 @@ class AdaptationServiceStub:
     """
     ActStream: _grpc.StreamStreamMultiCallable[_adaptation_pb2.ActStreamRequest, _adaptation_pb2.ActStreamResponse]
     """The same over one stream, for control loops: one reply for each request, in order. A refused request is answered by its
-    error and does not end the stream.
+    error and does not end the stream. A stream on which nothing is asked for minutes is ended with OK: open another.
     """
     ActBatch: _grpc.UnaryUnaryMultiCallable[_adaptation_pb2.ActBatchRequest, _adaptation_pb2.ActBatchResponse]
     """Many sessions' actions in one message: one outcome for each request, in order."""
@@ -146,7 +147,8 @@ class AdaptationServiceAsyncStub(AdaptationServiceStub):
     """
     SubmitTransitionsStream: _aio.StreamUnaryMultiCallable[_adaptation_pb2.SubmitTransitionsStreamRequest, _adaptation_pb2.SubmitTransitionsStreamResponse]  # type: ignore[assignment]
     """The same for a stream of batches, each durable on its own, with one reply at the end. A refused batch ends the stream with
-    its error; the batches before it stay stored, so a retry of the whole stream is safe.
+    its error; the batches before it stay stored, so a retry of the whole stream is safe. DEADLINE_EXCEEDED: for minutes there
+    was neither a batch nor the end of the stream.
     """
     Adapt: _aio.UnaryUnaryMultiCallable[_adaptation_pb2.AdaptRequest, _adaptation_pb2.AdaptResponse]  # type: ignore[assignment]
     """Infers the model context from the window's transitions, starting at the prior. On shared weights this also
@@ -168,7 +170,7 @@ class AdaptationServiceAsyncStub(AdaptationServiceStub):
     """
     ActStream: _aio.StreamStreamMultiCallable[_adaptation_pb2.ActStreamRequest, _adaptation_pb2.ActStreamResponse]  # type: ignore[assignment]
     """The same over one stream, for control loops: one reply for each request, in order. A refused request is answered by its
-    error and does not end the stream.
+    error and does not end the stream. A stream on which nothing is asked for minutes is ended with OK: open another.
     """
     ActBatch: _aio.UnaryUnaryMultiCallable[_adaptation_pb2.ActBatchRequest, _adaptation_pb2.ActBatchResponse]  # type: ignore[assignment]
     """Many sessions' actions in one message: one outcome for each request, in order."""
@@ -258,7 +260,8 @@ class AdaptationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_adaptation_pb2.SubmitTransitionsStreamResponse, _abc.Awaitable[_adaptation_pb2.SubmitTransitionsStreamResponse]]:
         """The same for a stream of batches, each durable on its own, with one reply at the end. A refused batch ends the stream with
-        its error; the batches before it stay stored, so a retry of the whole stream is safe.
+        its error; the batches before it stay stored, so a retry of the whole stream is safe. DEADLINE_EXCEEDED: for minutes there
+        was neither a batch nor the end of the stream.
         """
 
     @_abc_1.abstractmethod
@@ -322,7 +325,7 @@ class AdaptationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_adaptation_pb2.ActStreamResponse], _abc.AsyncIterator[_adaptation_pb2.ActStreamResponse]]:
         """The same over one stream, for control loops: one reply for each request, in order. A refused request is answered by its
-        error and does not end the stream.
+        error and does not end the stream. A stream on which nothing is asked for minutes is ended with OK: open another.
         """
 
     @_abc_1.abstractmethod
