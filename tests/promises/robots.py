@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from mier_client.errors import MierError
 from mier_client.transport import TransitionBatch, Transport
-from mier_client.values import Window
+from mier_client.values import SessionMode, Window
 from tests.contract.conftest import REWARD
 from tests.contract.helpers import CALL_S, MEAN, OBSERVATION, batch
 from tests.promises.ledger import LONG_UPDATES, UNANSWERED, Ask, Ledger
@@ -71,7 +72,7 @@ class Robot:
         self._submit(transport, s, 25)
         self._adapt(transport, s)
         deeds = ["submit", "again", "adapt", "fine_tune", "promote", "roll_back", "pin", "unpin", "pause", "resume"]
-        deeds += ["act", "cancel", "move"]
+        deeds += ["act", "cancel", "move", "follow"]
         if not self._learns:
             deeds.remove("fine_tune")
         self._random.shuffle(deeds)
@@ -119,6 +120,8 @@ class Robot:
             s.pinned = False
         elif deed == "move":
             self._move(transport)
+        elif deed == "follow":
+            self._follow(transport)
 
     def _long_fine_tune(self, transport: Transport, s: _Session) -> None:
         """Long enough for saves and renewals of the lease; ended by hand."""
@@ -135,6 +138,18 @@ class Robot:
         created = self._ask(transport, "create_session", "", REWARD, self._number, None)
         self._decide(transport, _Session(created.id), "move", SECOND)
         self._ask(transport, "delete_session", created.id)
+
+    def _follow(self, transport: Transport) -> None:
+        """In a session of its own, which is deleted at once: nobody asks for the contexts that it gets."""
+        self._number += 1
+        s = _Session(self._ask(transport, "create_session", "", REWARD, self._number, None).id)
+        self._ask(transport, "set_mode", s.id, SessionMode.CONTEXT)
+        self._submit(transport, s, 25)
+        until_s = time.monotonic() + CALL_S
+        while not transport.get_session(s.id, CALL_S).model_context.number:
+            assert time.monotonic() < until_s, "what is stored is not followed"
+            time.sleep(0.01)
+        self._ask(transport, "delete_session", s.id)
 
     def _submit(self, transport: Transport, s: _Session, count: int) -> None:
         s.last = batch(count, seed=self._random.randrange(1 << 30), episode=s.episodes)
