@@ -79,6 +79,7 @@ async def one_event_loop() -> None:
     """For all tests with an awaited client: gRPC tells one loop of a process of what was under way in a closed one."""
 
 
+@pytest.fixture(scope="session")
 def impatient(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Waits for nobody for long, and has few places for calls. Nobody fine-tunes, so that operations only wait."""
     flags = ["--peer-within-s", "2", "--finetune-workers", "0"]
