@@ -118,8 +118,8 @@ class Metrics:
             self._faults.labels(transport)
             self._acts(transport, "OK")
             self._act_s(transport)
-        for kind, reason in product(FallbackKind, FallbackReason):
-            self._fallbacks.labels(kind.value, reason.value)
+        for fallback, reason in product(FallbackKind, FallbackReason):
+            self._fallbacks.labels(fallback.value, reason.value)
         for state in _FINAL:
             self._finetune_s.labels(state)
         for promotion in Promotion:
