@@ -61,7 +61,7 @@ def test_an_idle_act_stream_is_ended_and_the_client_acts_on(forgetful: Server) -
         assert peers.ENDED_WELL in stream.until_answered()
 
     def ended() -> float:
-        return peers.counted(forgetful, "mier_call_seconds_count", 'call="ActStream"', 'outcome="OK"')
+        return peers.counted(forgetful, "mier_call_seconds_count", 'call="act_stream"', 'outcome="OK"')
 
     before = ended()
     with Client.connect(f"grpc://{forgetful.grpc}", PATIENT) as client, client.open_act_stream() as acting:
