@@ -118,9 +118,7 @@ def options(config: ServeConfig) -> list[tuple[str, int]]:
         ("grpc.http2.ping_timeout_ms", within_ms // 3),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
-        # Before there is a connection: TLS, and the settings that begin HTTP/2.
-        ("grpc.server_handshake_timeout_ms", within_ms),
-        ("grpc.http2.settings_timeout", within_ms),
+        ("grpc.server_handshake_timeout_ms", within_ms),  # of TLS; who does not begin HTTP/2 answers no ping, either
         ("grpc.max_connection_idle_ms", round(1000 * config.keep_idle_connections_s)),
     ]
 

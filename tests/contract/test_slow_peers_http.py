@@ -61,7 +61,7 @@ def test_a_request_has_to_come_in_time(impatient: Server, begun: bytes, trickle:
     ids=["nothing", "blank lines", "half of what is refused", "what is refused, byte by byte"],
 )
 def test_where_nothing_is_asked_nothing_is_said(impatient: Server, begun: bytes, trickle: bytes, status: bytes) -> None:
-    """All that is not refused in half was held for minutes: uvicorn's own clock stops at any byte. Broken on purpose:
+    """uvicorn's own clock stops at any byte: all but the half that is refused were held for minutes. Broken on purpose:
     the clock started by the first byte of a request alone, and blank lines are held; stopped by an answer, and half of
     what is refused is."""
     with peers.connect(impatient.http) as peer:

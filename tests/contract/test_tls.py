@@ -15,10 +15,11 @@ from websockets.sync.client import connect
 
 from mier_client import AccessDenied, AsyncClient, Client, MierError, Retrier, RetryPolicy, Timeouts, Tls
 from mier_service.access.keys import Scope
+from tests.contract import peers
 from tests.contract.conftest import REWARD
 from tests.contract.helpers import OBSERVATION
 from tests.contract.keys import make_key, migrate
-from tests.contract.server import Server
+from tests.contract.server import Server, serving
 
 ONCE = Retrier(RetryPolicy(attempts=1))
 PATIENT = Timeouts(act_s=20.0, call_s=20.0)
@@ -177,6 +178,15 @@ def test_mutual_tls_lets_its_own_in(mutual_server: Server, ours: Authority, thei
         with Client.connect(url, PATIENT, ONCE, tls=tls) as stranger, pytest.raises(MierError) as told:
             stranger.get_session(session.id, timeout_s=5.0)
         assert told.value.reason in ("UNREACHABLE", "DEADLINE_EXCEEDED")
+
+
+def test_who_never_begins_tls_is_let_go(checkpoints: Path, ours: Authority, tmp_path: Path) -> None:
+    """Broken on purpose: the HTTP server's own clock, and gRPC's; each holds its peer for a minute or longer."""
+    flags = ("--peer-within-s", "2", "--finetune-workers", "0", *_flags(ours))
+    with serving(checkpoints, tmp_path / "data", *flags) as server:
+        for address in (server.http.removeprefix("https://"), server.grpc):
+            with peers.connect(address) as peer:
+                peers.until_ended(peer)
 
 
 def test_old_protocols_are_refused(tls_server: Server, ours: Authority) -> None:
