@@ -130,6 +130,7 @@ BODIES: dict[type[http_bodies.Body], dict[str, Any]] = {
     http_bodies.PinBody: {"version": 2, "reason": "r"},
     http_bodies.UnpinBody: {"reason": "r"},
     http_bodies.MoveBody: {"checkpoint": "c", "reason": "r"},
+    http_bodies.ModeBody: {"mode": "auto"},
     http_bodies.ActBody: {
         "session_id": "s",
         "observation": [0.0],
