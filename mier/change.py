@@ -28,7 +28,7 @@ _USUAL, _CHANGED = 0.1, 0.5
 _ALARM = 12.0
 """Log likelihood ratio: of independent rows of an unchanged task one in exp(12) raises it; eight surprising ones do."""
 _MIN_GAIN = 0.5
-"""Nats per new row by which two contexts must beat one; with a change of target speed it was 5 to 106."""
+"""Nats per new row by which two contexts must beat one; a few fitted numbers are worth less by chance."""
 _COMPARED = 400
 """Rows of before at most, the newest: more of them add time, and nothing else."""
 

@@ -29,7 +29,6 @@ from mier_service.ending import end_now
 from mier_service.errors import ServiceError
 from mier_service.exposure import exposure_of
 from mier_service.files import write_durably
-from mier_service.following import Following
 from mier_service.grpc import GrpcServer
 from mier_service.health import build_health
 from mier_service.http import Guard, build_app
@@ -47,6 +46,7 @@ from mier_service.monitor import Monitor
 from mier_service.moving import Moving
 from mier_service.offload import BoundedPool
 from mier_service.openpi import OpenpiEndpoint
+from mier_service.other_services import OtherServices
 from mier_service.ready_sessions import ReadySessions
 from mier_service.recording import Recording
 from mier_service.retention import Retention
@@ -139,7 +139,7 @@ class Service:
             _refresher(acting, self._self_adapting, self._storage.store.shared),
             config.poll_every_s,
         )
-        self._following = Following(self._storage.store, acting, self._upkeep_pool, config.follow_every_s)
+        self._other_services = OtherServices(self._storage.store, acting, self._upkeep_pool, config.follow_every_s)
         self._retention = Retention(
             self._storage, acting, self._upkeep_pool, config.keep_idle_sessions_s, config.sweep_every_s, time.monotonic
         )
@@ -209,7 +209,7 @@ class Service:
             asyncio.create_task(self._acting.catch_up(_CATCH_UP_EVERY_S), name="catching_up"),
         ]
         if self._storage.store.shared:
-            background.append(asyncio.create_task(self._following.run(), name="following"))
+            background.append(asyncio.create_task(self._other_services.run(), name="other_services"))
         if not self._stop.is_set():  # it may have been asked to end while it prepared
             self._workers.start()
             await self._monitor.look()

@@ -18,9 +18,9 @@ from mier_service.values import (
 )
 
 
-def add_session(storage: Storage, name: str, weights: bytes, seed: int = 0) -> None:
-    """A session whose fine-tuned version has files of those bytes."""
-    now = store_sessions.to_time(storage.clock())
+def session_value(name: str, now_s: float, seed: int = 0) -> SessionValue:
+    """A session that has done nothing yet."""
+    now = store_sessions.to_time(now_s)
     environment = EnvironmentValue(
         id="tiny",
         observation_dim=1,
@@ -34,6 +34,23 @@ def add_session(storage: Storage, name: str, weights: bytes, seed: int = 0) -> N
         varies=VariesValue.REWARD,
         healthy_ranges=[],
     )
+    return SessionValue(
+        id=name,
+        checkpoint="tiny",
+        checkpoint_hash="0" * 64,
+        environment=environment,
+        seed=seed,
+        state=SessionState.ACTIVE,
+        active_version=1,
+        model_context=ModelContextValue(number=0, values=[0.0], create_time=now),
+        transitions_count=0,
+        create_time=now,
+    )
+
+
+def add_session(storage: Storage, name: str, weights: bytes, seed: int = 0) -> None:
+    """A session whose fine-tuned version has files of those bytes."""
+    now = store_sessions.to_time(storage.clock())
     version = VersionValue(
         number=1,
         parent=0,
@@ -47,28 +64,17 @@ def add_session(storage: Storage, name: str, weights: bytes, seed: int = 0) -> N
         create_time=now,
         checkpoint="tiny",
     )
-    session = SessionValue(
-        id=name,
-        checkpoint="tiny",
-        checkpoint_hash="0" * 64,
-        environment=environment,
-        seed=seed,
-        state=SessionState.ACTIVE,
-        active_version=1,
-        model_context=ModelContextValue(number=0, values=[0.0], create_time=now),
-        transitions_count=0,
-        create_time=now,
-    )
+    session = session_value(name, storage.clock(), seed)
     with storage.store.write() as c:
         store_sessions.add_session(c, session)
         store_sessions.add_version(c, name, version, storage.onnx.put(weights))
 
 
-def add_operation(storage: Storage, session_id: str) -> str:
-    """A fine-tune that waits; its id."""
-    now = store_sessions.to_time(storage.clock())
-    operation = OperationValue(
-        id=f"fine-tune of {session_id}",
+def operation_value(operation_id: str, session_id: str, now_s: float) -> OperationValue:
+    """A fine-tune that waits."""
+    now = store_sessions.to_time(now_s)
+    return OperationValue(
+        id=operation_id,
         session_id=session_id,
         state=OperationState.QUEUED,
         cancel_requested=False,
@@ -82,6 +88,11 @@ def add_operation(storage: Storage, session_id: str) -> str:
         create_time=now,
         update_time=now,
     )
+
+
+def add_operation(storage: Storage, session_id: str) -> str:
+    """A fine-tune that waits; its id."""
+    operation = operation_value(f"fine-tune of {session_id}", session_id, storage.clock())
     with storage.store.write() as c:
         store_operations.add(c, operation, 0, 0, 0)
     return operation.id

@@ -14,8 +14,8 @@ from mier_service import store_sessions
 from mier_service.acting import ActCall, Acting
 from mier_service.errors import ServiceError
 from mier_service.files import ContentFiles
-from mier_service.following import Following
 from mier_service.offload import BoundedPool
+from mier_service.other_services import OtherServices
 from mier_service.ready_sessions import ReadySessions
 from mier_service.storage import Storage
 from mier_service.store_promotions import Why, swap
@@ -144,7 +144,7 @@ def test_what_another_service_did_is_followed(tmp_path: Path, store_url: str | N
     pool = BoundedPool("store", 2, 8)
     acting = Acting(storage.store, storage.onnx, ReadySessions(10, 4), pool)
     timely = TimelyActing(acting, pool)
-    following = Following(storage.store, acting, pool, 1.0)
+    following = OtherServices(storage.store, acting, pool, 1.0)
     context = ModelContextValue(number=1, values=[1.0] * 3, create_time=second.create_time, ood_percentile=99.0)
 
     async def follow() -> None:

@@ -9,15 +9,8 @@ import pytest
 
 from mier_service import store_operations, store_sessions
 from mier_service.storage import Storage
-from mier_service.values import (
-    EnvironmentValue,
-    ModelContextValue,
-    OperationState,
-    OperationValue,
-    SessionState,
-    SessionValue,
-    VariesValue,
-)
+from mier_service.values import OperationState, SessionState
+from tests.unit.stored import operation_value, session_value
 
 
 class Queue:
@@ -30,8 +23,8 @@ class Queue:
         """Each on a new session of that name."""
         for name in names:
             with self._storage.store.write() as c:
-                store_sessions.add_session(c, _session(name), name[0])
-                store_operations.add(c, _operation(name), 0, 0, 0, owner=name[0])
+                store_sessions.add_session(c, session_value(name, 0.0), name[0])
+                store_operations.add(c, operation_value(name, name, 0.0), 0, 0, 0, owner=name[0])
 
     def take(self) -> str:
         """Claims one; its name."""
@@ -110,51 +103,3 @@ def test_the_turn_is_over_only_for_those_who_can_have_it(queue: Queue) -> None:
     assert not queue.another_waits("a1")
     queue.ask("b2")
     assert queue.another_waits("a1")
-
-
-def _session(name: str) -> SessionValue:
-    now = store_sessions.to_time(0.0)
-    environment = EnvironmentValue(
-        id="tiny",
-        observation_dim=1,
-        action_dim=1,
-        observation_names=["x"],
-        action_names=["push"],
-        action_low=[-1.0],
-        action_high=[1.0],
-        dt_s=0.1,
-        horizon_steps=10,
-        varies=VariesValue.REWARD,
-        healthy_ranges=[],
-    )
-    return SessionValue(
-        id=name,
-        checkpoint="tiny",
-        checkpoint_hash="0" * 64,
-        environment=environment,
-        seed=0,
-        state=SessionState.ACTIVE,
-        active_version=1,
-        model_context=ModelContextValue(number=0, values=[0.0], create_time=now),
-        transitions_count=0,
-        create_time=now,
-    )
-
-
-def _operation(name: str) -> OperationValue:
-    now = store_sessions.to_time(0.0)
-    return OperationValue(
-        id=name,
-        session_id=name,
-        state=OperationState.QUEUED,
-        cancel_requested=False,
-        updates_done=0,
-        updates_total=10,
-        seed=0,
-        transitions_used=0,
-        start_version=1,
-        result_version=0,
-        attempts=0,
-        create_time=now,
-        update_time=now,
-    )

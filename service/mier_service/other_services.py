@@ -20,7 +20,7 @@ _AT_ONCE = 16
 _log = structlog.get_logger(__name__)
 
 
-class Following:
+class OtherServices:
     """Belongs to the event loop."""
 
     def __init__(self, store: Store, acting: Acting, pool: BoundedPool, period_s: float) -> None:
