@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from mier_service.store_url import open_store
+from mier_service.store.url import open_store
 
 
 @contextmanager

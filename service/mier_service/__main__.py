@@ -15,10 +15,10 @@ import uvloop
 from pydantic import ValidationError
 from pydantic_settings import CliApp
 
-from mier_service import tracing
 from mier_service.config import CannotStart, ServeConfig
 from mier_service.ending import end_now
-from mier_service.logs import configure_logs
+from mier_service.watching import tracing
+from mier_service.watching.logs import configure_logs
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -16,49 +16,49 @@ import structlog
 import torch
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from mier_service.access.exposure import exposure_of
 from mier_service.access.gate import Gate
 from mier_service.access.guarded import GuardedCore
+from mier_service.access.key_bounds import CallsUnderWay, KeyBounds
 from mier_service.access.refresh import keep_current
-from mier_service.acting import Acting
-from mier_service.changes import Changes, Poller
-from mier_service.checkpoints import Checkpoints
+from mier_service.access.tls import load_tls
+from mier_service.acting.acting import Acting
+from mier_service.acting.other_services import OtherServices
+from mier_service.acting.ready_sessions import ReadySessions
+from mier_service.acting.timely import TimelyActing
 from mier_service.config import CannotStart, ServeConfig, WorkerConfig, url_host
 from mier_service.core import Core
-from mier_service.data_lock import join_data, let_others_join, lock_data
+from mier_service.data.checkpoints import Checkpoints
+from mier_service.data.data_lock import join_data, let_others_join, lock_data
+from mier_service.data.files import write_durably
+from mier_service.data.retention import Retention
+from mier_service.data.storage import Storage
 from mier_service.ending import end_now
 from mier_service.errors import ServiceError
-from mier_service.exposure import exposure_of
-from mier_service.files import write_durably
-from mier_service.grpc import GrpcServer
-from mier_service.health import build_health
-from mier_service.http import Guard, build_app
-from mier_service.http_routes import build_router
-from mier_service.http_server import HttpServer, listen
-from mier_service.inference import build_inference
-from mier_service.key_bounds import CallsUnderWay, KeyBounds
-from mier_service.learning import Learning
+from mier_service.grpc.servicer import GrpcServer
+from mier_service.http.app import Guard, build_app
+from mier_service.http.health import build_health
+from mier_service.http.inference import build_inference
+from mier_service.http.openpi import OpenpiEndpoint
+from mier_service.http.routes import build_router
+from mier_service.http.server import HttpServer, listen
+from mier_service.learning.changes import Changes, Poller
+from mier_service.learning.learning import Learning
+from mier_service.learning.self_adapting import SelfAdapting
+from mier_service.learning.workers import Workers
 from mier_service.lifecycle import Lifecycle, Phase
-from mier_service.lineage import Lineage
-from mier_service.logs import quiet_exporter
-from mier_service.loop_watch import LoopWatch
-from mier_service.metrics import Metrics
-from mier_service.monitor import Monitor
-from mier_service.moving import Moving
 from mier_service.offload import BoundedPool
-from mier_service.openpi import OpenpiEndpoint
-from mier_service.other_services import OtherServices
-from mier_service.ready_sessions import ReadySessions
-from mier_service.recording import Recording
-from mier_service.retention import Retention
-from mier_service.self_adapting import SelfAdapting
-from mier_service.sessions import Sessions
-from mier_service.storage import Storage
-from mier_service.timely_acting import TimelyActing
-from mier_service.tls import load_tls
+from mier_service.sessions.life import Sessions
+from mier_service.sessions.lineage import Lineage
+from mier_service.sessions.moving import Moving
+from mier_service.sessions.recording import Recording
 from mier_service.values import FallbackValue
 from mier_service.warm_up import prepare_checkpoints
-from mier_service.watched import watched
-from mier_service.workers import Workers
+from mier_service.watching.logs import quiet_exporter
+from mier_service.watching.loop_watch import LoopWatch
+from mier_service.watching.metrics import Metrics
+from mier_service.watching.monitor import Monitor
+from mier_service.watching.watched import watched
 
 _log = structlog.get_logger(__name__)
 _CATCH_UP_EVERY_S = 2.0

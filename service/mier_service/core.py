@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mier_service.learning import Learning
-from mier_service.lineage import Lineage
-from mier_service.moving import Moving
-from mier_service.recording import Recording
-from mier_service.sessions import Sessions
-from mier_service.timely_acting import TimelyActing
+from mier_service.acting.timely import TimelyActing
+from mier_service.learning.learning import Learning
+from mier_service.sessions.life import Sessions
+from mier_service.sessions.lineage import Lineage
+from mier_service.sessions.moving import Moving
+from mier_service.sessions.recording import Recording
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
-from mier_service.callers import current_caller
+from mier_service.access.callers import current_caller
 from mier_service.errors import Reason, ServiceError
-from mier_service.tracing import span
+from mier_service.watching.tracing import span
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -11,14 +11,14 @@ import torch
 
 from mier.adaptation import InsufficientData
 from mier.types import Transitions
-from mier_service import store_sessions
-from mier_service.checkpoints import Checkpoints, HeldCheckpoint
+from mier_service.acting.policies import Policy
+from mier_service.data.checkpoints import Checkpoints, HeldCheckpoint
+from mier_service.data.files import DamagedFile
+from mier_service.data.storage import Storage
 from mier_service.errors import Reason, ServiceError
-from mier_service.files import DamagedFile
-from mier_service.metrics import Metrics
-from mier_service.monitor import Check
-from mier_service.policies import Policy
-from mier_service.storage import Storage
+from mier_service.store import session_rows
+from mier_service.watching.metrics import Metrics
+from mier_service.watching.monitor import Check
 
 _log = structlog.get_logger(__name__)
 
@@ -69,7 +69,7 @@ def warm_up(held: HeldCheckpoint, policy: Policy) -> None:
 def _policy(held: HeldCheckpoint, checkpoints: Checkpoints, storage: Storage) -> Policy:
     """As sessions on the checkpoint's own weights act with it."""
     with storage.store.read() as c:
-        onnx_hash = store_sessions.onnx_of(c, held.checkpoint.hash, held.weights_hash)
+        onnx_hash = session_rows.onnx_of(c, held.checkpoint.hash, held.weights_hash)
     if onnx_hash is not None:
         try:
             return Policy(storage.onnx.get(onnx_hash))

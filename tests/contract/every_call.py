@@ -16,10 +16,10 @@ from google.protobuf.message import Message
 from mier_proto.convert import encode
 from mier_proto.v1 import adaptation_pb2 as pb
 from mier_service.access.keys import Scope
-from mier_service.health import build_health
-from mier_service.http import build_app
-from mier_service.http_routes import build_router
-from mier_service.inference import build_inference
+from mier_service.http.app import build_app
+from mier_service.http.health import build_health
+from mier_service.http.inference import build_inference
+from mier_service.http.routes import build_router
 from tests.contract import tiny
 from tests.contract.conftest import REWARD
 from tests.contract.helpers import OBSERVATION, batch

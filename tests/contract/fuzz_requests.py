@@ -19,7 +19,7 @@ import numpy as np
 import schemathesis
 
 from mier.types import Varies
-from mier_service.http_bodies import BINARY
+from mier_service.http.bodies import BINARY
 from tests.contract import tiny
 from tests.contract.every_call import whole_app
 from tests.contract.fuzzed import CHECKPOINT, MAX_UPDATES, OPERATION, SESSION

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import httpx
 
-from mier_service import store_api_keys
 from mier_service.access.keys import ApiKey, Scope, hash_of, id_of, new_key
-from mier_service.store import Store
-from mier_service.store_url import open_store
+from mier_service.store import api_key_rows
+from mier_service.store.store import Store
+from mier_service.store.url import open_store
 
 KNOWN_WITHIN_S = 20.0
 
@@ -25,7 +25,7 @@ def make_key(
     )
     store = _store(data)
     with store.write() as c:
-        store_api_keys.add(c, key)
+        api_key_rows.add(c, key)
     store.close()
     return text
 
@@ -33,7 +33,7 @@ def make_key(
 def revoke(data: Path, key: str) -> None:
     store = _store(data)
     with store.write() as c:
-        store_api_keys.revoke(c, id_of(key) or "", time.time())
+        api_key_rows.revoke(c, id_of(key) or "", time.time())
     store.close()
 
 

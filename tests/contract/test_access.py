@@ -22,7 +22,7 @@ from mier_client.http_transport import HttpTransport
 from mier_proto.v1 import adaptation_pb2 as pb
 from mier_service.access.keys import Scope, id_of
 from mier_service.config import ServeConfig
-from mier_service.grpc import GrpcServer
+from mier_service.grpc.servicer import GrpcServer
 from tests.contract.conftest import REWARD
 from tests.contract.every_call import GRPC, HTTP, SERVICE, STEPS, HttpCall, Ids, grpc_methods, http_routes
 from tests.contract.helpers import ALL, CALL_S, batch

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import trustme
 
+from mier_service.access.exposure import exposure_of
+from mier_service.access.tls import load_tls
 from mier_service.config import CannotStart, ServeConfig
-from mier_service.exposure import exposure_of
-from mier_service.http_server import listen
-from mier_service.tls import load_tls
+from mier_service.http.server import listen
 
 TLS = {"tls_cert": Path("server.pem"), "tls_key": Path("server.key")}
 MUTUAL = {**TLS, "tls_client_ca": Path("ca.pem")}

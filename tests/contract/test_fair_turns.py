@@ -12,7 +12,7 @@ import pytest
 from mier_client.transport import Transport
 from mier_client.values import OperationState, Session
 from mier_service.access.keys import Scope
-from mier_service.layout import DATABASE_FILE
+from mier_service.data.layout import DATABASE_FILE
 from tests.contract.conftest import REWARD, connect
 from tests.contract.helpers import CALL_S, LEARN_S, batch, submit, wait
 from tests.contract.keys import make_key, migrate, wait_until

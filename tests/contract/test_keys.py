@@ -17,9 +17,9 @@ from mier_client.transport import Page, Transport
 from mier_client.values import OperationState, Session
 from mier_service.access.gate import Gate
 from mier_service.access.keys import Scope, hash_of, id_of
+from mier_service.data.layout import DATABASE_FILE
 from mier_service.errors import Reason, ServiceError
-from mier_service.layout import DATABASE_FILE
-from mier_service.store_url import open_store
+from mier_service.store.url import open_store
 from tests.contract.conftest import REWARD, connect
 from tests.contract.helpers import ALL, CALL_S, LEARN_S, MEAN, OBSERVATION, batch, refused, submit
 from tests.contract.keys import bearer, make_key, migrate, revoke, wait_until

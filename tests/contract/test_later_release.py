@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mier_service.layout import DATABASE_FILE
+from mier_service.data.layout import DATABASE_FILE
 from tests.contract import releases
 from tests.contract.helpers import mierctl
 from tests.contract.keys import migrate

@@ -11,7 +11,7 @@ import pytest
 
 from mier_client.transport import Page, Transport
 from mier_client.values import OperationState, PolicyVersion, Promotion, Session, VersionOrigin, Window
-from mier_service.learning import MAX_WINDOW_STEPS
+from mier_service.learning.learning import MAX_WINDOW_STEPS
 from tests.contract.conftest import DYNAMICS
 from tests.contract.helpers import ALL, CALL_S, LEARN_S, MEAN, OBSERVATION, batch, fine_tune, refused, submit, wait
 from tests.contract.server import Server

@@ -12,8 +12,8 @@ from sqlalchemy.exc import IntegrityError
 from mier_client import Client
 from mier_client.transport import Page, Transport
 from mier_client.values import PromotionKind, PromotionRecord, Session
-from mier_service.schema import promotions
-from mier_service.store_url import open_store
+from mier_service.store.schema import promotions
+from mier_service.store.url import open_store
 from tests.contract.conftest import REWARD, connect
 from tests.contract.helpers import ALL, CALL_S, acts, batch, fine_tune, refused, submit
 from tests.contract.server import Server

@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from mier.calibration import GateThresholds
 from mier.types import Varies
 from mier_client.values import Operation, Session
-from mier_service.grpc_answers import name_of
+from mier_service.grpc.answers import name_of
 from tests.contract import tiny
 from tests.contract.conftest import connect
 from tests.contract.every_call import grpc_methods, whole_app

@@ -15,7 +15,7 @@ import pytest
 
 from mier_client.http_transport import HttpTransport
 from mier_service.errors import Reason
-from mier_service.http_server import listen
+from mier_service.http.server import listen
 from tests.contract import peers
 from tests.contract.conftest import HTTP_PLACES, REWARD
 from tests.contract.helpers import CALL_S, waiting_operation

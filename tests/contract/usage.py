@@ -6,8 +6,8 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
-from mier_service.key_bounds import ROW_BYTES
-from mier_service.layout import Kind, content_files
+from mier_service.access.key_bounds import ROW_BYTES
+from mier_service.data.layout import Kind, content_files
 from tests.stores import found_rows
 
 _TABLES = ("model_contexts", "versions", "promotions", "operations", "transition_batches")

@@ -21,7 +21,12 @@ from typing import Any, Self
 from sqlalchemy import Connection, event
 
 _PACKAGE = "mier_service."
-_PASSED_OVER = ("mier_service.files", "mier_service.store", "mier_service.data_lock", "mier_service.purging")
+_PASSED_OVER = (
+    "mier_service.data.files",
+    "mier_service.store.store",
+    "mier_service.data.data_lock",
+    "mier_service.data.purging",
+)
 """How something is written, not who writes it."""
 _STEPS = {"storage.Storage.once", "lease.Job._change", "lease.Job._drop_save_if"}
 
@@ -73,13 +78,13 @@ class _Moments:
 
 def install(armed: Armed) -> None:
     """Wraps what writes, in this process."""
-    from mier_service import store_promotions
-    from mier_service.store import Store
+    from mier_service.store import promotion_rows
+    from mier_service.store.store import Store
 
     moments = _Moments(armed)
     write: Callable[[Store], Any] = Store.write
     migrate = Store.migrate
-    fsync, replace, unlink, swap = os.fsync, Path.replace, Path.unlink, store_promotions.swap
+    fsync, replace, unlink, swap = os.fsync, Path.replace, Path.unlink, promotion_rows.swap
 
     @contextmanager
     def write_and_tell(self: Store, *arguments: Any, **named: Any) -> Iterator[Connection]:
@@ -127,7 +132,7 @@ def install(armed: Armed) -> None:
         (os, "fsync", fsync_and_tell),
         (Path, "replace", replace_and_tell),
         (Path, "unlink", unlink_and_tell),
-        (store_promotions, "swap", swap_and_tell),
+        (promotion_rows, "swap", swap_and_tell),
     ]
     for owner, name, function in replaced:
         setattr(owner, name, function)

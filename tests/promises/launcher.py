@@ -109,7 +109,7 @@ class Launcher:
 def _serve_orders(orders: socket.socket) -> None:
     # What a server and a worker load, so that their forks need not.
     import mier_service.bootstrap
-    import mier_service.worker  # noqa: F401
+    import mier_service.learning.worker  # noqa: F401
 
     while True:
         data, descriptors, _, _ = socket.recv_fds(orders, 1 << 16, 3)
@@ -147,7 +147,7 @@ def _become(order: dict[str, Any], descriptors: list[int]) -> NoReturn:
 
             main(order["arguments"])
         else:
-            from mier_service.worker import main as work
+            from mier_service.learning.worker import main as work
 
             sys.argv[1:] = order["arguments"]
             work()

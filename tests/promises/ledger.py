@@ -22,8 +22,8 @@ from sqlalchemy import Connection
 from mier_client.errors import DeadlineExceeded, MierError, ServerFault, Unavailable
 from mier_client.transport import TransitionBatch, Transport
 from mier_client.values import Adapted, Submitted
-from mier_service.files import DamagedFile
-from mier_service.layout import Kind, content_files
+from mier_service.data.files import DamagedFile
+from mier_service.data.layout import Kind, content_files
 from tests.contract import usage
 from tests.contract.helpers import CALL_S
 from tests.stores import found_rows, reading

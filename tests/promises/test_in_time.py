@@ -27,7 +27,7 @@ from mier_client.values import ActingRules, Fallback, FallbackKind, FallbackReas
 from mier_proto.convert import encode
 from mier_proto.v1 import adaptation_pb2 as pb
 from mier_proto.v1 import adaptation_pb2_grpc as pb_grpc
-from mier_service.layout import DATABASE_FILE
+from mier_service.data.layout import DATABASE_FILE
 from tests.contract import refusals
 from tests.contract.conftest import REWARD, connect
 from tests.contract.helpers import ALL, CALL_S, MEAN, OBSERVATION, acts, batch, fine_tune, refused, submit

@@ -85,7 +85,7 @@ def both(machine: Machine) -> Iterator[dict[str, Transport]]:
 @pytest.mark.parametrize("over", ["http", "grpc"])
 @pytest.mark.parametrize("name", CALLS)
 def test_it_ran_but_the_answer_was_lost(machine: Machine, both: dict[str, Transport], name: str, over: str) -> None:
-    """Broken on purpose: with `store_keys.remember` left out, no reply is kept."""
+    """Broken on purpose: with `idempotency_rows.remember` left out, no reply is kept."""
     at = machine.at
     assert at is not None
     direct, other = both[over], both["grpc" if over == "http" else "http"]
@@ -109,7 +109,7 @@ def test_it_ran_but_the_answer_was_lost(machine: Machine, both: dict[str, Transp
 
 
 def test_a_binary_body_whose_answer_was_lost(machine: Machine, both: dict[str, Transport]) -> None:
-    """Broken on purpose: with `store_keys.remember` left out; seen: the retry says 0 stored and 6 duplicates."""
+    """Broken on purpose: with `idempotency_rows.remember` left out; seen: the retry says 0 stored and 6 duplicates."""
     assert machine.at is not None
     session = _lived(both["http"])
     steps = batch(6, episode=1)
@@ -134,7 +134,7 @@ def test_a_binary_body_whose_answer_was_lost(machine: Machine, both: dict[str, T
 
 
 def test_a_stream_whose_answer_was_lost(machine: Machine, both: dict[str, Transport]) -> None:
-    """Broken on purpose: with `store_keys.remember` left out; seen: the retry counts 12 duplicates and 0 stored."""
+    """Broken on purpose: with `idempotency_rows.remember` left out: the retry counts 12 duplicates and 0 stored."""
     assert machine.at is not None
     session = _lived(both["grpc"])
     requests = [

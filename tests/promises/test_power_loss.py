@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from mier_service.files import write_durably
-from mier_service.storage import Storage
+from mier_service.data.files import write_durably
+from mier_service.data.storage import Storage
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ import pytest
 from mier.finetune import FineTune
 from mier_client.transport import Page, Transport
 from mier_client.values import OperationState, Session
-from mier_service.files import DamagedFile
-from mier_service.layout import Kind, content_files
+from mier_service.data.files import DamagedFile
+from mier_service.data.layout import Kind, content_files
 from tests.contract import tiny
 from tests.contract.conftest import REWARD, connect
 from tests.contract.helpers import ALL, CALL_S, LEARN_S, batch, submit, wait
@@ -94,7 +94,7 @@ def test_a_killed_run_ends_at_the_same_weights(machine: Machine, checkpoints: Pa
 def test_a_worker_thought_dead_cannot_publish(machine: Machine, launcher: Launcher) -> None:
     """Stopped by SIGSTOP until its lease is over and another one has published; then it goes on.
 
-    Broken on purpose: without the token in `store_operations.change`, the operation changes after its end."""
+    Broken on purpose: without the token in `operation_rows.change`, the operation changes after its end."""
     http = _connect(machine)
     session = _lived(http)
     asked = http.finetune(session.id, UPDATES, 5, "", CALL_S)

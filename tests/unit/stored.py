@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mier_service import store_operations, store_sessions
-from mier_service.storage import Storage
+from mier_service.data.storage import Storage
+from mier_service.store import operation_rows, session_rows
 from mier_service.values import (
     EnvironmentValue,
     ModelContextValue,
@@ -20,7 +20,7 @@ from mier_service.values import (
 
 def session_value(name: str, now_s: float, seed: int = 0) -> SessionValue:
     """A session that has done nothing yet."""
-    now = store_sessions.to_time(now_s)
+    now = session_rows.to_time(now_s)
     environment = EnvironmentValue(
         id="tiny",
         observation_dim=1,
@@ -50,7 +50,7 @@ def session_value(name: str, now_s: float, seed: int = 0) -> SessionValue:
 
 def add_session(storage: Storage, name: str, weights: bytes, seed: int = 0) -> None:
     """A session whose fine-tuned version has files of those bytes."""
-    now = store_sessions.to_time(storage.clock())
+    now = session_rows.to_time(storage.clock())
     version = VersionValue(
         number=1,
         parent=0,
@@ -66,13 +66,13 @@ def add_session(storage: Storage, name: str, weights: bytes, seed: int = 0) -> N
     )
     session = session_value(name, storage.clock(), seed)
     with storage.store.write() as c:
-        store_sessions.add_session(c, session)
-        store_sessions.add_version(c, name, version, storage.onnx.put(weights))
+        session_rows.add_session(c, session)
+        session_rows.add_version(c, name, version, storage.onnx.put(weights))
 
 
 def operation_value(operation_id: str, session_id: str, now_s: float) -> OperationValue:
     """A fine-tune that waits."""
-    now = store_sessions.to_time(now_s)
+    now = session_rows.to_time(now_s)
     return OperationValue(
         id=operation_id,
         session_id=session_id,
@@ -94,5 +94,5 @@ def add_operation(storage: Storage, session_id: str) -> str:
     """A fine-tune that waits; its id."""
     operation = operation_value(f"fine-tune of {session_id}", session_id, storage.clock())
     with storage.store.write() as c:
-        store_operations.add(c, operation, 0, 0, 0)
+        operation_rows.add(c, operation, 0, 0, 0)
     return operation.id

@@ -20,10 +20,13 @@ from mier_client import grpc_codec, http_codec
 from mier_client.errors import MierError, ServerFault
 from mier_proto import convert
 from mier_proto.v1 import adaptation_pb2 as pb
-from mier_service import grpc_messages, http_bodies, http_routes, pages
-from mier_service.budget import Budget
+from mier_service import pages
+from mier_service.acting.budget import Budget
 from mier_service.errors import Reason, ServiceError, Violation
-from mier_service.statuses import status_of
+from mier_service.grpc import messages as grpc_messages
+from mier_service.grpc.statuses import status_of
+from mier_service.http import bodies as http_bodies
+from mier_service.http import routes as http_routes
 from tests.contract import fuzz_messages
 from tests.fuzzing import Tried, fuzz
 from tests.unit import hostile

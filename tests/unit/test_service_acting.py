@@ -10,16 +10,16 @@ import anyio
 import numpy as np
 import pytest
 
-from mier_service import store_sessions
-from mier_service.acting import ActCall, Acting
+from mier_service.acting.acting import ActCall, Acting
+from mier_service.acting.other_services import OtherServices
+from mier_service.acting.ready_sessions import ReadySessions
+from mier_service.acting.timely import TimelyActing
+from mier_service.data.files import ContentFiles
+from mier_service.data.storage import Storage
 from mier_service.errors import ServiceError
-from mier_service.files import ContentFiles
 from mier_service.offload import BoundedPool
-from mier_service.other_services import OtherServices
-from mier_service.ready_sessions import ReadySessions
-from mier_service.storage import Storage
-from mier_service.store_promotions import Why, swap
-from mier_service.timely_acting import TimelyActing
+from mier_service.store import session_rows
+from mier_service.store.promotion_rows import Why, swap
 from mier_service.values import (
     ActingRules,
     EnvironmentValue,
@@ -54,7 +54,7 @@ class SlowFiles(ContentFiles):
 def versions(storage: Storage, rules: ActingRules | None = None) -> list[VersionValue]:
     """Of session s: version 1 acts, version 2 does not yet; both on one policy."""
     declared = rules or ActingRules()
-    now = store_sessions.to_time(0.0)
+    now = session_rows.to_time(0.0)
     onnx = sorted(POLICIES.iterdir())[0].read_bytes()
     made = [
         VersionValue(
@@ -101,9 +101,9 @@ def versions(storage: Storage, rules: ActingRules | None = None) -> list[Version
         max_observation_age_ms=declared.max_observation_age_ms,
     )
     with storage.store.write() as c:
-        store_sessions.add_session(c, session)
+        session_rows.add_session(c, session)
         for version in made:
-            store_sessions.add_version(c, "s", version, storage.onnx.put(onnx))
+            session_rows.add_version(c, "s", version, storage.onnx.put(onnx))
     return made
 
 
@@ -121,7 +121,7 @@ def test_a_load_that_a_swap_overtakes_does_not_bring_the_old_version_back(tmp_pa
         first = asyncio.create_task(timely.act(CALL))
         await asyncio.to_thread(files.reached.wait)
         with storage.store.write() as c:
-            swap(c, store_sessions.get_session(c, "s"), second, Why(PromotionKind.PROMOTE, "w", "r", 0.0))
+            swap(c, session_rows.get_session(c, "s"), second, Why(PromotionKind.PROMOTE, "w", "r", 0.0))
         acknowledged = asyncio.create_task(getattr(acting, refresh)("s", 2))
         await asyncio.sleep(0)  # it has looked by then
         files.gate.set()
@@ -151,16 +151,16 @@ def test_what_another_service_did_is_followed(tmp_path: Path, store_url: str | N
         first = await timely.act(CALL)
         assert (first.policy_version, first.ood_percentile) == (1, None)
         with storage.store.write(of="s") as c:
-            store_sessions.add_model_context(c, "s", context)
+            session_rows.add_model_context(c, "s", context)
         await following.look()
         assert (await timely.act(CALL)).ood_percentile == 99.0
         with storage.store.write(of="s") as c:
-            swap(c, store_sessions.get_session(c, "s"), second, Why(PromotionKind.PROMOTE, "w", "r", 0.0))
+            swap(c, session_rows.get_session(c, "s"), second, Why(PromotionKind.PROMOTE, "w", "r", 0.0))
         assert (await timely.act(CALL)).policy_version == 1
         await following.look()
         assert (await timely.act(CALL)).policy_version == 2
         with storage.store.write() as c:
-            store_sessions.delete_session(c, "s")
+            session_rows.delete_session(c, "s")
         await following.look()
         with pytest.raises(ServiceError, match="no session"):
             await timely.act(CALL)

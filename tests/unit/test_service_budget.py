@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from mier_service.budget import MAX_BUDGET_MS, Budget
+from mier_service.acting.budget import MAX_BUDGET_MS, Budget
 from mier_service.errors import ServiceError
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from mier_service.data.layout import DATABASE_FILE
+from mier_service.data.storage import Storage
 from mier_service.errors import ServiceError
-from mier_service.layout import DATABASE_FILE
-from mier_service.storage import Storage
 from tests.postgres import Postgres
 from tests.unit.stored import add_session
 

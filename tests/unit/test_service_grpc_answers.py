@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextvars import Context
 
-from mier_service.grpc_answers import request_id
+from mier_service.grpc.answers import request_id
 
 
 class Rpc:

@@ -9,7 +9,7 @@ import time
 
 import anyio
 
-from mier_service.loop_watch import LoopWatch
+from mier_service.watching.loop_watch import LoopWatch
 
 STALL_S = 0.3
 SLACK_S = 0.05

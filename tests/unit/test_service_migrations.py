@@ -15,10 +15,10 @@ from alembic.migration import MigrationContext
 from sqlalchemy import insert, inspect, text
 from sqlalchemy.exc import IntegrityError
 
-from mier_service.layout import DATABASE_FILE
-from mier_service.schema import data_folder, metadata, promotions, sessions
-from mier_service.store import Store
-from mier_service.store_url import open_store
+from mier_service.data.layout import DATABASE_FILE
+from mier_service.store.schema import data_folder, metadata, promotions, sessions
+from mier_service.store.store import Store
+from mier_service.store.url import open_store
 
 
 @pytest.fixture

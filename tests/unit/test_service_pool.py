@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mier_service.callers import current_caller, set_caller
+from mier_service.access.callers import current_caller, set_caller
 from mier_service.errors import Reason, ServiceError
 from mier_service.offload import BoundedPool
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mier_service.policies import Policy, PolicyCache
-from mier_service.ready_sessions import Active, ReadySessions
+from mier_service.acting.policies import Policy, PolicyCache
+from mier_service.acting.ready_sessions import Active, ReadySessions
 
 ONNX = next((Path(__file__).parents[1] / "contract/first_release/data/policies").iterdir()).read_bytes()
 

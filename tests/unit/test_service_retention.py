@@ -12,16 +12,17 @@ import numpy as np
 import pytest
 from sqlalchemy import update
 
-from mier_service import purging, store_keys, store_operations, store_sessions
-from mier_service.acting import ActCall, Acting
+from mier_service.acting.acting import ActCall, Acting
+from mier_service.acting.ready_sessions import ReadySessions
+from mier_service.acting.timely import TimelyActing
+from mier_service.data import purging
+from mier_service.data.retention import Retention
+from mier_service.data.storage import KEYS_KEPT_S, Storage
 from mier_service.errors import ServiceError
 from mier_service.offload import BoundedPool
-from mier_service.ready_sessions import ReadySessions
-from mier_service.retention import Retention
-from mier_service.schema import operations
-from mier_service.storage import KEYS_KEPT_S, Storage
-from mier_service.store_keys import Retry
-from mier_service.timely_acting import TimelyActing
+from mier_service.store import idempotency_rows, operation_rows, session_rows
+from mier_service.store.idempotency_rows import Retry
+from mier_service.store.schema import operations
 from tests.unit.stored import add_operation, add_session
 
 DAY_S = 24 * 3600.0
@@ -77,7 +78,7 @@ def retention(
 
 def names(storage: Storage) -> list[str]:
     with storage.store.read() as c:
-        return [session.id for session in store_sessions.list_sessions(c, 0, 100)[0]]
+        return [session.id for session in session_rows.list_sessions(c, 0, 100)[0]]
 
 
 def test_what_nobody_used_goes_with_its_files(
@@ -90,7 +91,7 @@ def test_what_nobody_used_goes_with_its_files(
     assert len(storage.weights.names()) == len(storage.onnx.names()) == 2
     clock.days(20)
     with storage.store.write() as c:
-        store_sessions.touch(c, {"used"}, clock())
+        session_rows.touch(c, {"used"}, clock())
     assert anyio.run(keeper.sweep) == 0
     clock.days(11)
     assert anyio.run(keeper.sweep) == 2
@@ -171,7 +172,7 @@ def test_what_is_being_fine_tuned_stays(storage: Storage, acting: Acting, pool: 
     clock.days(100)
     assert anyio.run(keeper.sweep) == 0
     with storage.store.write() as c:
-        store_operations.request_cancel(c, operation_id, clock())
+        operation_rows.request_cancel(c, operation_id, clock())
     assert anyio.run(keeper.sweep) == 1
 
 
@@ -202,12 +203,12 @@ def test_old_idempotency_keys_are_forgotten(storage: Storage, acting: Acting, po
     keeper = retention(storage, acting, pool, None)
     old, young = Retry.of("old", "Adapt", "s"), Retry.of("young", "Adapt", "s")
     with storage.store.write() as c:
-        store_keys.remember(c, old, "{}", clock() - KEYS_KEPT_S - 1.0)
-        store_keys.remember(c, young, "{}", clock())
+        idempotency_rows.remember(c, old, "{}", clock() - KEYS_KEPT_S - 1.0)
+        idempotency_rows.remember(c, young, "{}", clock())
     anyio.run(keeper.sweep)
     with storage.store.read() as c:
-        assert store_keys.earlier_reply(c, old) is None
-        assert store_keys.earlier_reply(c, young) == "{}"
+        assert idempotency_rows.earlier_reply(c, old) is None
+        assert idempotency_rows.earlier_reply(c, young) == "{}"
 
 
 def test_use_that_could_not_be_written_down_is_kept(

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 from sqlalchemy import func, insert, select, update
 
-from mier_service import store_keys, store_operations, store_sessions, store_transitions
+from mier_service.access.key_bounds import ROW_BYTES
+from mier_service.data.storage import Storage
 from mier_service.errors import Reason, ServiceError
-from mier_service.key_bounds import ROW_BYTES
-from mier_service.schema import idempotency_keys, key_usage, operations, sessions, transition_batches, versions
-from mier_service.storage import Storage
-from mier_service.store import TOKENED
-from mier_service.store_keys import Retry
-from mier_service.store_operations import LeaseLost
-from mier_service.transition_rows import RowLayout, TransitionBatch
+from mier_service.store import idempotency_rows, operation_rows, session_rows, transition_rows
+from mier_service.store.idempotency_rows import Retry
+from mier_service.store.operation_rows import LeaseLost
+from mier_service.store.schema import idempotency_keys, key_usage, operations, sessions, transition_batches, versions
+from mier_service.store.store import TOKENED
+from mier_service.transition_matrix import RowLayout, TransitionBatch
 from mier_service.values import MAX_SEED, StoredValue, WindowValue
 from tests.unit.stored import add_operation, add_session
 
@@ -119,17 +119,17 @@ def test_writes_about_one_session_are_one_after_another(storages: list[Storage])
     def write(storage: Storage, i: int) -> None:
         for first in range(0, 20, 2):
             with storage.store.write(of="s") as c:
-                stored = store_transitions.append(c, "s", LAYOUT, steps(first, 3 + i % 3))
-                store_sessions.add_to_count(c, "s", stored.steps, 0.0)
-                version, onnx = store_sessions.get_version(c, "s", store_sessions.newest_version_number(c, "s"))
-                store_sessions.add_version(c, "s", version.model_copy(update={"number": version.number + 1}), onnx)
+                stored = transition_rows.append(c, "s", LAYOUT, steps(first, 3 + i % 3))
+                session_rows.add_to_count(c, "s", stored.steps, 0.0)
+                version, onnx = session_rows.get_version(c, "s", session_rows.newest_version_number(c, "s"))
+                session_rows.add_version(c, "s", version.model_copy(update={"number": version.number + 1}), onnx)
 
     at_once(storages, write)
     with storages[0].store.read() as c:
         ranges = c.execute(select(transition_batches.c.first_step, transition_batches.c.count)).all()
         numbers = c.execute(select(versions.c.number).order_by(versions.c.number)).scalars().all()
-        counted = store_sessions.get_session(c, "s").transitions_count
-        read = store_transitions.read(c, "s", LAYOUT, WindowValue())
+        counted = session_rows.get_session(c, "s").transitions_count
+        read = transition_rows.read(c, "s", LAYOUT, WindowValue())
     stored = sorted(step for first, count in ranges for step in range(first, first + count))
     assert stored == list(range(23))
     assert counted == len(stored)
@@ -143,7 +143,7 @@ def test_each_operation_is_claimed_by_one(storages: list[Storage]) -> None:
 
     def claim(storage: Storage, _: int) -> str | None:
         with storage.store.write(of=TOKENED) as c:
-            row = store_operations.claim(c, 1.0, 10.0)
+            row = operation_rows.claim(c, 1.0, 10.0)
         return None if row is None else str(row.id)
 
     claimed = at_once(storages, claim)
@@ -158,45 +158,45 @@ def test_a_stale_token_writes_nothing(storage: Storage) -> None:
 
     def claim(now_s: float) -> int:
         with storage.store.write(of=TOKENED) as c:
-            row = store_operations.claim(c, now_s, 10.0)
+            row = operation_rows.claim(c, now_s, 10.0)
         assert row is not None
         return int(row.lease_token)
 
     first, second = claim(1.0), claim(12.0)
     assert (first, second) == (1, 2)
     with pytest.raises(LeaseLost), storage.store.write(of=TOKENED) as c:
-        store_operations.change(c, name, first, 13.0, updates_done=7)
+        operation_rows.change(c, name, first, 13.0, updates_done=7)
     with pytest.raises(LeaseLost), storage.store.write(of=TOKENED) as c:
-        store_operations.renew(c, name, first, 99.0)
+        operation_rows.renew(c, name, first, 99.0)
     with storage.store.write() as c:
-        assert store_operations.request_cancel(c, name, 30.0).state.final
-        assert store_operations.get_row(c, name).lease_token == 3
+        assert operation_rows.request_cancel(c, name, 30.0).state.final
+        assert operation_rows.get_row(c, name).lease_token == 3
     with pytest.raises(LeaseLost), storage.store.write(of=TOKENED) as c:
-        store_operations.change(c, name, second, 31.0, updates_done=7)
+        operation_rows.change(c, name, second, 31.0, updates_done=7)
     with storage.store.read() as c:
-        assert store_operations.get(c, name).updates_done == 0
+        assert operation_rows.get(c, name).updates_done == 0
 
 
 def test_a_read_is_one_moment(storages: list[Storage]) -> None:
     """Broken on purpose: with PostgreSQL's READ COMMITTED the second look sees the new session."""
     add_session(storages[0], "first", b"")
     with storages[0].store.read() as c:
-        assert store_sessions.count_sessions(c) == 1
+        assert session_rows.count_sessions(c) == 1
         other = storages[-1]
         with ThreadPoolExecutor(1) as pool:
             pool.submit(add_session, other, "second", b"").result(WITHIN_S)
-        assert store_sessions.count_sessions(c) == 1
+        assert session_rows.count_sessions(c) == 1
     with storages[0].store.read() as c:
-        assert store_sessions.count_sessions(c) == 2
+        assert session_rows.count_sessions(c) == 2
 
 
 def test_a_write_that_fails_leaves_nothing(storage: Storage) -> None:
     add_session(storage, "s", b"")
     with pytest.raises(ServiceError, match="nobody"), storage.store.write(of="s") as c:  # noqa: PT012
-        store_sessions.add_to_count(c, "s", 5, 0.0)
-        store_sessions.get_session(c, "nobody")
+        session_rows.add_to_count(c, "s", 5, 0.0)
+        session_rows.get_session(c, "nobody")
     with storage.store.read() as c:
-        assert store_sessions.get_session(c, "s").transitions_count == 0
+        assert session_rows.get_session(c, "s").transitions_count == 0
 
 
 def test_what_is_stored_comes_back_as_it_was(storage: Storage) -> None:
@@ -214,7 +214,7 @@ def test_what_is_stored_comes_back_as_it_was(storage: Storage) -> None:
                 c.execute(transition_batches.delete().where(transition_batches.c.row == numbers[-1]))
     assert numbers == sorted(set(numbers))
     with storage.store.read() as c:
-        (session,), _ = store_sessions.list_sessions(c, 0, 2)
+        (session,), _ = session_rows.list_sessions(c, 0, 2)
         found = c.execute(select(transition_batches)).first()
     assert (session.id, session.seed) == (row["session_id"], MAX_SEED - 1)
     assert found is not None
@@ -224,9 +224,9 @@ def test_what_is_stored_comes_back_as_it_was(storage: Storage) -> None:
 def test_old_keys_go_oldest_first_and_bounded(storage: Storage) -> None:
     for number in range(5):
         with storage.store.write() as c:
-            store_keys.remember(c, Retry.of(str(number), "Adapt", "s"), "{}", float(number))
+            idempotency_rows.remember(c, Retry.of(str(number), "Adapt", "s"), "{}", float(number))
     with storage.store.write() as c:
-        store_keys.forget_before(c, 4.0, limit=3)
+        idempotency_rows.forget_before(c, 4.0, limit=3)
     with storage.store.read() as c:
         assert sorted(c.execute(select(idempotency_keys.c.key)).scalars()) == ["3", "4"]
 
@@ -235,9 +235,9 @@ def test_a_deleted_session_takes_all_that_is_its_own(storage: Storage) -> None:
     for name in ("gone", "stays"):
         add_named_operation(storage, name)
         with storage.store.write(of=name) as c:
-            store_transitions.append(c, name, LAYOUT, steps(0, 3))
+            transition_rows.append(c, name, LAYOUT, steps(0, 3))
     with storage.store.write() as c:
-        store_sessions.delete_session(c, "gone")
+        session_rows.delete_session(c, "gone")
     with storage.store.read() as c:
         for table in (operations, versions, transition_batches):
             assert set(c.execute(select(table.c.session_id)).scalars()) == {"stays"}

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, event, text
 
-from mier_service import store_postgres, store_sessions
 from mier_service.config import CannotStart
+from mier_service.data.storage import Storage
 from mier_service.errors import Reason, ServiceError
-from mier_service.storage import Storage
-from mier_service.store_keys import Retry
-from mier_service.store_url import open_store
+from mier_service.store import postgres as store_postgres
+from mier_service.store import session_rows
+from mier_service.store.idempotency_rows import Retry
+from mier_service.store.url import open_store
 from mier_service.values import StoredValue
 from tests.postgres import Postgres
 from tests.unit.stored import add_session
@@ -38,7 +39,7 @@ def storage(tmp_path: Path, url: str) -> Iterator[Storage]:
 
 def count(storage: Storage, session: str = "s") -> int:
     with storage.store.read() as c:
-        return store_sessions.get_session(c, session).transitions_count
+        return session_rows.get_session(c, session).transitions_count
 
 
 def end_connection(postgres: Postgres, c: Connection) -> None:
@@ -53,15 +54,15 @@ def test_sessions_are_written_side_by_side_and_all_else_alone(storage: Storage, 
 
     def add_to(session: str) -> None:
         with storage.store.write(of=session) as c:
-            store_sessions.add_to_count(c, session, 1, 0.0)
+            session_rows.add_to_count(c, session, 1, 0.0)
 
     def alone() -> None:
         with storage.store.write() as c:
-            assert store_sessions.get_session(c, "a").transitions_count == 1
+            assert session_rows.get_session(c, "a").transitions_count == 1
 
     with ThreadPoolExecutor(2) as pool:
         with storage.store.write(of="a") as c:
-            store_sessions.add_to_count(c, "a", 1, 0.0)
+            session_rows.add_to_count(c, "a", 1, 0.0)
             pool.submit(add_to, "b").result(WITHIN_S)
             waiting = pool.submit(alone)
             while not postgres.execute("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"):
@@ -81,10 +82,10 @@ def test_who_stops_in_the_middle_does_not_hold_up_the_others(
     stopped.prepare()
     add_session(stopped, "s", b"")
     with pytest.raises(ServiceError, match="nothing was changed"), stopped.store.write() as c:  # noqa: PT012
-        store_sessions.add_to_count(c, "s", 1, 0.0)
+        session_rows.add_to_count(c, "s", 1, 0.0)
         with other.store.write() as theirs:
-            store_sessions.add_to_count(theirs, "s", 10, 0.0)
-        store_sessions.add_to_count(c, "s", 1, 0.0)
+            session_rows.add_to_count(theirs, "s", 10, 0.0)
+        session_rows.add_to_count(c, "s", 1, 0.0)
     assert count(other) == 10
     for storage in (stopped, other):
         storage.close()
@@ -94,13 +95,13 @@ def test_a_connection_that_breaks_in_a_write_undoes_it(storage: Storage, postgre
     """And the next write gets another one."""
     add_session(storage, "s", b"")
     with pytest.raises(ServiceError, match="nothing was changed") as told, storage.store.write(of="s") as c:  # noqa: PT012
-        store_sessions.add_to_count(c, "s", 1, 0.0)
+        session_rows.add_to_count(c, "s", 1, 0.0)
         end_connection(postgres, c)
-        store_sessions.add_to_count(c, "s", 1, 0.0)
+        session_rows.add_to_count(c, "s", 1, 0.0)
     assert told.value.reason is Reason.STORAGE_UNAVAILABLE
     assert "mier-pg" not in told.value.detail, "the driver's own words name the host"
     with storage.store.write(of="s") as c:
-        assert store_sessions.add_to_count(c, "s", 5, 0.0) == 5
+        assert session_rows.add_to_count(c, "s", 5, 0.0) == 5
 
 
 def test_a_commit_without_an_answer_may_have_been_made(storage: Storage, postgres: Postgres) -> None:
@@ -111,7 +112,7 @@ def test_a_commit_without_an_answer_may_have_been_made(storage: Storage, postgre
     def ask() -> StoredValue:
         with storage.once(retry, StoredValue, of="s") as write:
             if write.earlier is None:
-                total = store_sessions.add_to_count(write.c, "s", 1, 0.0)
+                total = session_rows.add_to_count(write.c, "s", 1, 0.0)
                 write.reply = StoredValue(stored=1, duplicates=0, transitions_count=total)
         return write.result
 
@@ -150,7 +151,7 @@ def test_a_database_of_another_encoding_is_refused(tmp_path: Path, postgres: Pos
 
 def test_text_that_postgresql_cannot_keep_is_the_callers_mistake(storage: Storage) -> None:
     with pytest.raises(ServiceError, match="NUL") as told, storage.store.read() as c:
-        store_sessions.get_session(c, "s\0")
+        session_rows.get_session(c, "s\0")
     assert told.value.reason is Reason.INVALID_ARGUMENT
 
 

@@ -13,14 +13,14 @@ import anyio
 import numpy as np
 import pytest
 
-from mier_service.acting import ActCall, Acting, Action
-from mier_service.budget import Budget
+from mier_service.acting.acting import ActCall, Acting, Action
+from mier_service.acting.budget import Budget
+from mier_service.acting.ready_sessions import ReadySessions
+from mier_service.acting.timely import TimelyActing
+from mier_service.data.files import ContentFiles
+from mier_service.data.storage import Storage
 from mier_service.errors import Reason, ServiceError
-from mier_service.files import ContentFiles
 from mier_service.offload import BoundedPool
-from mier_service.ready_sessions import ReadySessions
-from mier_service.storage import Storage
-from mier_service.timely_acting import TimelyActing
 from mier_service.values import ActingRules, FallbackKind, FallbackReason, FallbackValue
 from tests.unit.test_service_acting import SlowFiles, versions
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mier_service import store_operations, store_sessions
-from mier_service.storage import Storage
+from mier_service.data.storage import Storage
+from mier_service.store import operation_rows, session_rows
 from mier_service.values import OperationState, SessionState
 from tests.unit.stored import operation_value, session_value
 
@@ -23,13 +23,13 @@ class Queue:
         """Each on a new session of that name."""
         for name in names:
             with self._storage.store.write() as c:
-                store_sessions.add_session(c, session_value(name, 0.0), name[0])
-                store_operations.add(c, operation_value(name, name, 0.0), 0, 0, 0, owner=name[0])
+                session_rows.add_session(c, session_value(name, 0.0), name[0])
+                operation_rows.add(c, operation_value(name, name, 0.0), 0, 0, 0, owner=name[0])
 
     def take(self) -> str:
         """Claims one; its name."""
         with self._storage.store.write() as c:
-            row = store_operations.claim(c, now_s=0.0, lease_s=10.0)
+            row = operation_rows.claim(c, now_s=0.0, lease_s=10.0)
         return "" if row is None else str(row.id)
 
     def turn(self) -> str:
@@ -40,20 +40,20 @@ class Queue:
 
     def end(self, name: str, state: OperationState = OperationState.SUCCEEDED) -> None:
         with self._storage.store.write() as c:
-            token = store_operations.get_row(c, name).lease_token
-            store_operations.change(c, name, token, 0.0, state=state.value)
+            token = operation_rows.get_row(c, name).lease_token
+            operation_rows.change(c, name, token, 0.0, state=state.value)
 
     def delete(self, name: str) -> None:
         with self._storage.store.write() as c:
-            store_sessions.delete_session(c, name)
+            session_rows.delete_session(c, name)
 
     def another_waits(self, name: str) -> bool:
         with self._storage.store.read() as c:
-            return store_operations.another_waits(c, name, 0.0)
+            return operation_rows.another_waits(c, name, 0.0)
 
     def pause(self, name: str) -> None:
         with self._storage.store.write() as c:
-            store_sessions.set_state(c, name, SessionState.PAUSED)
+            session_rows.set_state(c, name, SessionState.PAUSED)
 
 
 @pytest.fixture

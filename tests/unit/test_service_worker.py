@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mier_service import purging
-from mier_service.checkpoints import Checkpoints
 from mier_service.config import WorkerConfig
-from mier_service.lease import Interrupted, Job
-from mier_service.storage import Storage
+from mier_service.data import purging
+from mier_service.data.checkpoints import Checkpoints
+from mier_service.data.storage import Storage
+from mier_service.learning.lease import Interrupted, Job
+from mier_service.learning.worker import Worker
 from mier_service.values import OperationState
-from mier_service.worker import Worker
 from tests.unit.stored import add_operation, add_session
 from tests.unit.test_service_retention import names
 

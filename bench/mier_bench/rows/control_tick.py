@@ -14,7 +14,7 @@ from mier.weights import PolicyWeights
 from mier_bench import bundled
 from mier_bench.interleaving import Pace, interleave
 from mier_bench.row import MILLISECONDS, Row, Target, Wanted, compared, require_equal
-from mier_service.onnx_weights import export_like
+from mier_service.acting.onnx_weights import export_like
 
 ID = 3
 SESSIONS = 1000

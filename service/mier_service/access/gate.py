@@ -18,12 +18,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import NoReturn
 
-from mier_service import store_api_keys
+from mier_service.access.callers import set_caller
 from mier_service.access.keys import ApiKey, Scope, id_of
-from mier_service.callers import set_caller
-from mier_service.calls import note
 from mier_service.errors import Reason, ServiceError
-from mier_service.store import Store
+from mier_service.store import api_key_rows
+from mier_service.store.store import Store
+from mier_service.watching.calls import note
 
 _REALM = 'Bearer realm="mier"'
 _HOW = "send the header (in gRPC: the metadata) Authorization: Bearer KEY"
@@ -69,8 +69,8 @@ class Gate:
     def read(self) -> tuple[int, list[ApiKey]] | None:
         """What the store holds; None if it is what the table holds. Runs in a thread."""
         with self._store.read() as c:
-            revision = store_api_keys.revision(c)
-            return None if revision == self._revision else (revision, store_api_keys.all_keys(c))
+            revision = api_key_rows.revision(c)
+            return None if revision == self._revision else (revision, api_key_rows.all_keys(c))
 
     def take(self, found: tuple[int, list[ApiKey]] | None) -> None:
         """Puts in force what `read` found."""

@@ -13,16 +13,16 @@ from typing import Any, cast
 
 from mier_service.access.gate import Caller, Gate, not_its_session
 from mier_service.access.keys import Scope
-from mier_service.acting import ActCall, Action
+from mier_service.acting.acting import ActCall, Action
+from mier_service.acting.timely import TimelyActing
 from mier_service.core import Core
 from mier_service.environments import ExpectedEnvironment
 from mier_service.errors import Reason, ServiceError
-from mier_service.learning import Learning
-from mier_service.lineage import Lineage
-from mier_service.moving import Moving
-from mier_service.recording import Recording, Submission
-from mier_service.sessions import Sessions
-from mier_service.timely_acting import TimelyActing
+from mier_service.learning.learning import Learning
+from mier_service.sessions.life import Sessions
+from mier_service.sessions.lineage import Lineage
+from mier_service.sessions.moving import Moving
+from mier_service.sessions.recording import Recording, Submission
 from mier_service.values import (
     ActingRules,
     AdaptationValue,

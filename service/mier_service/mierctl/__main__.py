@@ -9,8 +9,8 @@ import sys
 
 import typer
 
-from mier_service.backups import BackupError
 from mier_service.config import CannotStart
+from mier_service.data.backups import BackupError
 from mier_service.errors import ServiceError
 from mier_service.mierctl import keys
 from mier_service.mierctl.backup import backup

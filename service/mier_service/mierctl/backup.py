@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mier_service.backups import back_up
+from mier_service.data.backups import back_up
 from mier_service.mierctl.data_folder import DEFAULT_DATA, Data, StoreUrl
 from mier_service.mierctl.output import Refused, note
 

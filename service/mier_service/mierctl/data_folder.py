@@ -11,12 +11,12 @@ from typing import Annotated
 
 import typer
 
-from mier_service import store_url as stores
 from mier_service.config import STORE_URL_VARIABLE
-from mier_service.data_lock import lock_data
-from mier_service.layout import DATABASE_FILE
+from mier_service.data.data_lock import lock_data
+from mier_service.data.layout import DATABASE_FILE
 from mier_service.mierctl.output import Refused
-from mier_service.store import Store
+from mier_service.store import url as stores
+from mier_service.store.store import Store
 
 Data = Annotated[Path, typer.Option("--data", envvar="MIER_DATA", help="The service's data folder.")]
 DEFAULT_DATA = Path("mier-data")

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from mier_service import store_api_keys, store_sessions, store_usage
 from mier_service.access.keys import ApiKey, Scope, hash_of, new_key
 from mier_service.mierctl.data_folder import DEFAULT_DATA, Data, StoreUrl, open_store
 from mier_service.mierctl.output import Json, Refused, note, print_json, print_table, time_text
+from mier_service.store import api_key_rows, session_rows, usage_rows
 
 app = typer.Typer(help="Bearer keys: who may call the service.", no_args_is_help=True)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -54,8 +54,8 @@ def create(
     )
     with open_store(data, store_url, make=True) as store, store.write() as c:
         if session is not None:
-            store_sessions.require_session(c, session)
-        store_api_keys.add(c, key)
+            session_rows.require_session(c, session)
+        api_key_rows.add(c, key)
     if as_json:
         print_json({"key": text, **_json(key, now_s)})
     else:
@@ -71,10 +71,10 @@ def list_keys(data: Data = DEFAULT_DATA, store_url: StoreUrl = None, as_json: Js
         rows = [
             _json(key, now_s)
             | {
-                "sessions": store_sessions.count_sessions(c, key.id),
-                "stored_bytes": store_usage.stored_bytes(c, key.id),
+                "sessions": session_rows.count_sessions(c, key.id),
+                "stored_bytes": usage_rows.stored_bytes(c, key.id),
             }
-            for key in store_api_keys.all_keys(c)
+            for key in api_key_rows.all_keys(c)
         ]
     if as_json:
         print_json(rows)
@@ -95,8 +95,8 @@ def revoke(
     now_s = time.time()
     try:
         with open_store(data, store_url) as store, store.write() as c:
-            key = store_api_keys.revoke(c, key_id, now_s)
-    except store_api_keys.KeyNotFound:
+            key = api_key_rows.revoke(c, key_id, now_s)
+    except api_key_rows.KeyNotFound:
         raise Refused(f"expected the id of a key, got {key_id[:40]!r}: `mierctl keys list` shows them") from None
     if as_json:
         print_json(_json(key, now_s))

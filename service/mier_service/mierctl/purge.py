@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
-from mier_service import purging, store_sessions
-from mier_service.data_lock import lock_data
+from mier_service.data import purging
+from mier_service.data.data_lock import lock_data
+from mier_service.data.storage import Storage
 from mier_service.mierctl.data_folder import DEFAULT_DATA, Data, StoreUrl, read_copy, require_data_folder
 from mier_service.mierctl.output import Refused, note
-from mier_service.storage import Storage
-from mier_service.store import Store
+from mier_service.store import session_rows
+from mier_service.store.store import Store
 
 _DAY_S = 24 * 3600.0
 _ALL = 2**31
@@ -65,10 +66,10 @@ def _chosen(store: Store, session: list[str], idle_days: float | None) -> list[s
     """Ids, each once; refuses one that is not there."""
     with store.read() as c:
         for session_id in session:
-            store_sessions.require_session(c, session_id)
+            session_rows.require_session(c, session_id)
         if idle_days is None:
             return list(dict.fromkeys(session))
-        return store_sessions.unused_since(c, time.time() - idle_days * _DAY_S, _ALL)
+        return session_rows.unused_since(c, time.time() - idle_days * _DAY_S, _ALL)
 
 
 def _purge(storage: Storage, chosen: list[str]) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mier_service import backups
+from mier_service.data import backups
 from mier_service.mierctl.data_folder import DEFAULT_DATA, Data, StoreUrl
 from mier_service.mierctl.output import Refused
 

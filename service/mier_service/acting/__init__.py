@@ -1,0 +1,1 @@
+"""An observation in, an action out, in time."""

@@ -1,0 +1,1 @@
+"""The data folder: immutable files, checkpoints, backups, retention."""

@@ -1,0 +1,1 @@
+"""The HTTP transport and what else speaks over its port."""

@@ -1,0 +1,1 @@
+"""Contexts that adapt, and fine-tuning in processes of its own."""

@@ -1,0 +1,1 @@
+"""Metrics, traces, logs and probes, put around what they watch."""
