@@ -80,7 +80,7 @@ def test_sessions_of_before_are_their_creators(tmp_path: Path) -> None:
     entry of the record, the session is the service's."""
     store = open_store(tmp_path, None, connections=1)
     config = Config()
-    config.set_main_option("script_location", "mier_service:migrations")
+    config.set_main_option("script_location", "mier_service.store:migrations")
     with store.engine.connect() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "0004")
