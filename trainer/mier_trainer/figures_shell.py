@@ -63,8 +63,8 @@ def task_table(rows: list[Row], oracle: dict[str, Row]) -> str:
     found = summarise(rows, _OURS, oracle)
     rounds = max(len(s.gains) for s in found)
     lines = [
-        "| task | unadapted | context only | fine-tuned (95% over seeds) | oracle | gain (95%) "
-        + "".join(f"| gain, {2 * n} trajectories " for n in range(2, rounds + 1))
+        "| task | unadapted | context only | fine-tuned (95% over seeds) | oracle | gain after 2 trajectories (95%) "
+        + "".join(f"| after {2 * n} " for n in range(2, rounds + 1))
         + "| SAC steps for the same | sample ratio | s to 90% |",
         "|---" * (9 + rounds - 1) + "|",
     ]
@@ -77,7 +77,7 @@ def task_table(rows: list[Row], oracle: dict[str, Row]) -> str:
             f"| {s.task} | {s.unadapted:.1f} | {s.context_adapted:.1f} | {_interval(s.finetuned[0], 1)} "
             f"| {s.oracle:.1f} | {_interval(s.gain_interval, 2)} "
             + "".join(f"| {gain:.2f} " for gain in s.gains[1:])
-            + f"| {more}{steps:,.0f} | {more}{s.sample_ratio:.0f} | {'-' if seconds is None else f'{seconds:.0f}'} |"
+            + f"| {more}{steps:,.0f} | {more}{s.sample_ratio:.0f} | {'-' if seconds is None else f'{seconds:.1f}'} |"
         )
     return "\n".join(lines)
 
