@@ -292,6 +292,7 @@ class GrpcServer:
                 # What a connection has beyond these waits with its caller. Up to there a key's calls are refused by
                 # `Wire`, and those that gRPC has not handed over yet are not so many that others wait long for them.
                 ("grpc.max_concurrent_streams", 2 * config.max_calls_per_key),
+                ("grpc.max_allowed_incoming_connections", config.max_connections),
                 ("grpc.so_reuseport", 0),  # a port in use is an error, not shared
                 *options(config),
             ],

@@ -32,6 +32,7 @@ from mier_service.http.bodies import BODIES
 from mier_service.http.inference import InferBody
 from mier_service.http.links import add_links
 from mier_service.http.problems import Problem, from_validation, problem_response
+from mier_service.http.protocol import no_place
 from mier_service.lifecycle import Lifecycle, Phase
 from mier_service.watching.call_watch import CallWatch
 from mier_service.watching.loop_watch import LoopWatch
@@ -211,6 +212,8 @@ class Guard:
             return nullcontext()
         if self._lifecycle.phase is Phase.DRAINING:
             raise ServiceError(Reason.DRAINING, "the service is stopping: ask again once it is back")
+        if scope.get("mier.beyond"):
+            raise no_place()
         if self._under_way > self._max_requests:
             raise ServiceError(
                 Reason.OVERLOADED, f"more than {self._max_requests} requests are under way: try again shortly"
