@@ -91,6 +91,7 @@ class OpenpiEndpoint:
             held.enter_context(self._calls.place(current_caller()))
             first = messages.metadata(await self._core.sessions.get(session_id))
         except Exception as error:
+            await self._calls.turns.of_refusal(current_caller())
             refusal = _refusal(error)
             self._count("connect", refusal, started_s)
             named = {"X-Request-Id": request_id}
@@ -157,6 +158,7 @@ class OpenpiEndpoint:
         data = message.get("bytes")
         if data is None:
             raise ServiceError(Reason.MALFORMED_REQUEST, "expected a binary frame with a msgpack map, got text")
+        await self._calls.turns.of_call(current_caller())
         started_s = time.perf_counter()
         action = await self._core.acting.act(await self._unpacked(data, session_id))
         return messages.answer(action, 1000.0 * (time.perf_counter() - started_s))
