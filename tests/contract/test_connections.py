@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import socket
 import ssl
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import grpc
@@ -29,6 +30,7 @@ from tests.contract.server import Server, serving
 MOST = 4
 ASK = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
 SILENT = 200
+FEW_FILES = 400
 
 
 @pytest.fixture(scope="module")
@@ -113,16 +115,33 @@ def test_a_probe_gets_past_any_number_that_say_nothing(narrow: Server, full: lis
         assert refusal(narrow).reason is Reason.OVERLOADED
 
 
+@contextmanager
+def open_files(most: int) -> Iterator[None]:
+    """So many may be open in what is started, unless it asks for more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def test_who_never_begins_tls_is_counted(checkpoints: Path, tmp_path: Path) -> None:
+    """Nor is there a file too few, where the machine allows more of them."""
     authority, issued = trustme.CA(), tmp_path / "issued.pem"
     authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(issued)
     flags = ("--max-connections", str(MOST), "--finetune-workers", "0")
     tls = ("--tls-cert", str(issued), "--tls-key", str(issued))
-    with serving(checkpoints, tmp_path / "data", *flags, *tls) as server, ExitStack() as held:
+    with (
+        open_files(FEW_FILES),
+        serving(checkpoints, tmp_path / "data", *flags, *tls) as server,
+        ExitStack() as held,
+    ):
         before = len(os.listdir(f"/proc/{server.pid}/fd"))
         for _ in range(SILENT):
             held.enter_context(peers.connect(server.http.replace("https", "http")))
         trusted = ssl.create_default_context(cadata=authority.cert_pem.bytes().decode())
+        limits = Path(f"/proc/{server.pid}/limits").read_text().splitlines()
+        (files,) = (line for line in limits if line.startswith("Max open files"))
+        assert int(files.split()[3]) == 2 * MOST + 512
         assert httpx.get(f"{server.http}/livez", verify=trusted, trust_env=False, timeout=CALL_S).status_code == 200
         assert len(os.listdir(f"/proc/{server.pid}/fd")) - before < SILENT // 2
 
