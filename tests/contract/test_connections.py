@@ -15,10 +15,11 @@ import grpc
 import httpx
 import pytest
 import trustme
+from grpc_health.v1.health_pb2 import HealthCheckRequest
+from grpc_health.v1.health_pb2_grpc import HealthStub
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from mier_client.grpc_transport import GrpcTransport
 from mier_client.http_transport import HttpTransport
 from mier_service.errors import Reason
 from tests.contract import peers
@@ -82,8 +83,8 @@ def test_who_comes_beyond_is_told_so_and_probes_are_answered(narrow: Server, ful
 
 
 def test_robots_by_websocket_are_told_so_too(narrow: Server, full: list[socket.socket]) -> None:
-    with pytest.raises(InvalidStatus) as told:
-        connect(narrow.http.replace("http", "ws", 1), proxy=None)
+    with pytest.raises(InvalidStatus) as told, connect(narrow.http.replace("http", "ws", 1), proxy=None):
+        pass
     response = told.value.response
     assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
     assert json.loads(response.body or b"")["reason"] == "OVERLOADED"
@@ -148,16 +149,16 @@ def test_who_never_begins_tls_is_counted(checkpoints: Path, tmp_path: Path) -> N
 
 def test_over_grpc_too(narrow: Server) -> None:
     """gRPC ends a connection beyond them without a word; the client takes it for a service that cannot be reached."""
-    own = [("grpc.use_local_subchannel_pool", 1)]
+    own = [("grpc.use_local_subchannel_pool", 1)]  # or all of a process share one connection
     with ExitStack() as held:
-        transports = []
-        for _ in range(MOST):
-            transports.append(held.enter_context(closing(GrpcTransport(narrow.grpc, None))))
-            assert transports[-1].live(CALL_S)
-        with grpc.insecure_channel(narrow.grpc, own) as beyond, pytest.raises(grpc.FutureTimeoutError):
-            grpc.channel_ready_future(beyond).result(timeout=3.0)
+        channels = [held.enter_context(grpc.insecure_channel(narrow.grpc, own)) for _ in range(MOST)]
+        for channel in channels:
+            HealthStub(channel).Check(HealthCheckRequest(), timeout=CALL_S)
+        with peers.connect(narrow.grpc) as beyond:
+            assert peers.until_ended(beyond) == b""
         assert get(narrow, "/readyz").status_code == 200
-        assert all(transport.live(CALL_S) for transport in transports)
-        transports[0].close()
+        for channel in channels:
+            HealthStub(channel).Check(HealthCheckRequest(), timeout=CALL_S)
+        channels[0].close()
         with grpc.insecure_channel(narrow.grpc, own) as later:
-            grpc.channel_ready_future(later).result(timeout=CALL_S)
+            HealthStub(later).Check(HealthCheckRequest(), timeout=CALL_S, wait_for_ready=True)

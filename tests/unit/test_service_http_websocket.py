@@ -41,7 +41,7 @@ def test_who_reads_nothing_is_let_go() -> None:
         with near:
             near.sendall(HANDSHAKE)
             _, protocol = await loop.connect_accepted_socket(lambda: made(config, ServerState(), {}), far)
-            protocol.on_lost = lost.set  # type: ignore[attr-defined]
+            protocol.on_lost = lost.set
             async with asyncio.timeout(30.0):
                 await lost.wait()
 
