@@ -85,13 +85,12 @@ def silent(impatient: Server) -> Iterator[socket.socket]:
     ],
     ids=["nothing", "half a frame", "a frame byte by byte"],
 )
-def test_who_gives_no_sign_of_life_is_let_go(
-    impatient: Server, silent: socket.socket, begun: bytes, trickle: bytes, owed: str
-) -> None:
+def test_who_gives_no_sign_of_life_is_let_go(impatient: Server, begun: bytes, trickle: bytes, owed: str) -> None:
     """Of a half-open connection nothing more is heard than of these."""
     before = let_go(impatient, owed)
-    silent.sendall(begun)
-    peers.until_ended(silent, trickle)
+    with half_open(impatient) as silent:
+        silent.sendall(begun)
+        peers.until_ended(silent, trickle)
     assert let_go(impatient, owed) == before + 1
 
 
