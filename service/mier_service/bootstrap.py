@@ -48,6 +48,7 @@ from mier_service.learning.self_adapting import SelfAdapting
 from mier_service.learning.workers import Workers
 from mier_service.lifecycle import Lifecycle, Phase
 from mier_service.offload import BoundedPool
+from mier_service.open_files import make_room
 from mier_service.sessions.life import Sessions
 from mier_service.sessions.lineage import Lineage
 from mier_service.sessions.moving import Moving
@@ -73,6 +74,7 @@ class Service:
     """Everything wired. `run` serves until `stop` is asked for."""
 
     def __init__(self, config: ServeConfig) -> None:
+        make_room(config)
         exposure = exposure_of(config)
         tls = load_tls(config)
         for warning in exposure.warnings:

@@ -120,6 +120,9 @@ class ServeConfig(BaseSettings):
     max_body_bytes: int = Field(default=16 * _MIB, ge=1024, description="largest request, HTTP and gRPC")
     max_batch_steps: int = Field(default=50_000, ge=1, description="transitions in one submitted batch, at most")
     max_act_batch: int = Field(default=1024, ge=1, le=1024, description="acts in one batch, at most")
+    max_connections: int = Field(
+        default=1024, ge=1, description="open connections, at most, of HTTP with its WebSockets, and of gRPC"
+    )
     max_http_requests: int = Field(default=256, ge=1, description="HTTP requests under way, at most")
     max_openpi_connections: int = Field(default=256, ge=1, description="robots connected by WebSocket, at most")
     max_grpc_calls: int = Field(default=512, ge=1, description="gRPC calls and streams under way, at most")

@@ -24,7 +24,7 @@ OOD = OodReference(tuple(0.25 * i for i in range(1, 40)), tuple(float(10 * i) fo
 MAX_BODY_BYTES = 256 * 1024
 STORES = ("sqlite", "postgresql")
 ON_BOTH_STORES = {"test_idempotency", "test_lineage", "test_sessions", "test_transitions"}
-HTTP_PLACES, GRPC_PLACES = 8, 4
+HTTP_PLACES, GRPC_PLACES, OPENPI_PLACES = 8, 4, 2
 """Of the impatient server."""
 
 
@@ -84,6 +84,7 @@ def impatient(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     """Waits for nobody for long, and has few places for calls. Nobody fine-tunes, so that operations only wait."""
     flags = ["--peer-within-s", "2", "--finetune-workers", "0"]
     flags += ["--max-http-requests", str(HTTP_PLACES), "--max-grpc-calls", str(GRPC_PLACES)]
+    flags += ["--max-openpi-connections", str(OPENPI_PLACES)]
     with serving(checkpoints, tmp_path_factory.mktemp("impatient") / "data", *flags) as running:
         yield running
         assert "request_failed" not in running.log()

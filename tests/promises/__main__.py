@@ -58,8 +58,13 @@ PROMISES = {
     "bounded, and dead peers freed": [
         "tests/contract/test_key_bounds.py",
         "tests/contract/test_fair_turns.py",
+        "tests/contract/test_connections.py",
         "tests/contract/test_slow_peers_*.py",
         "tests/contract/test_idle_peers.py",
+    ],
+    "a flood of one key leaves others their turn": [
+        "tests/promises/test_flood.py",
+        "tests/unit/test_service_loop_turns.py",
     ],
     "memory is bounded": ["tests/promises/test_memory.py"],
     "no input breaks it": ["tests/contract/test_fuzz_*.py", "tests/unit/test_fuzz_*.py"],

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 
+from mier_service.access.turns import Turns
 from mier_service.errors import Reason, ServiceError
 
 ROW_BYTES = 512
@@ -84,6 +85,7 @@ class CallsUnderWay:
     def __init__(self, bounds: KeyBounds) -> None:
         self._bounds = bounds
         self._count: Counter[str] = Counter()
+        self.turns = Turns()
 
     @contextmanager
     def place(self, caller: str) -> Iterator[None]:

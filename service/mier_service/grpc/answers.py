@@ -13,7 +13,6 @@ from typing import Any, NoReturn, TypeVar
 import structlog
 from google.protobuf.message import Message
 
-from mier_service.access.callers import current_caller
 from mier_service.access.gate import Gate
 from mier_service.errors import Reason, ServiceError
 from mier_service.grpc.statuses import status_of
@@ -66,10 +65,9 @@ class Answers:
         finally:
             watch.ended(outcome, method, f"gRPC {method}", {"rpc.system": "grpc", "rpc.method": call})
 
-    def enter(self, rpc: Rpc) -> str:
-        """Lets the call in, or refuses it; its caller."""
+    def enter(self, rpc: Rpc) -> None:
+        """Lets the call in, or refuses it."""
         self._gate.enter(_authorization(rpc))
-        return current_caller()
 
     async def none(self, call: str, rpc: Rpc, error: ServiceError) -> NoReturn:
         """The refusal of what reaches no handler; a stranger hears of nothing but the key that is missing."""

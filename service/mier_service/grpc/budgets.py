@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from mier_proto.v1 import adaptation_pb2 as pb
+from mier_service.access.turns import waited_s
 from mier_service.acting.budget import Budget
 from mier_service.grpc.answers import Rpc
 from mier_service.watching.loop_watch import LoopWatch
@@ -35,5 +36,5 @@ class Budgets:
         if not request.HasField("budget_ms"):
             return own
         self._watch.want()
-        given = Budget.of(self._watch.received_s(), request.budget_ms)
+        given = Budget.of(self._watch.received_s() - waited_s(), request.budget_ms)
         return given if own is None else min(given, own)

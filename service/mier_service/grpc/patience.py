@@ -17,6 +17,8 @@ from typing import Any, Generic, Self, TypeVar
 
 import grpc
 
+from mier_service.access.callers import current_caller
+from mier_service.access.turns import Turns
 from mier_service.config import ServeConfig
 from mier_service.errors import Reason, ServiceError
 from mier_service.grpc.answers import Rpc
@@ -37,8 +39,9 @@ class Requests(Generic[T]):
     Where none comes for `idle_s` they end, as if the caller had said that there are no more, or with `strict` in a
     ServiceError: an answer to all of them would answer for some that are still to come."""
 
-    def __init__(self, rpc: Rpc, idle_s: float, strict: bool) -> None:
+    def __init__(self, rpc: Rpc, turns: Turns, idle_s: float, strict: bool) -> None:
         self._rpc = rpc
+        self._turns = turns
         self._idle_s = idle_s
         self._strict = strict
 
@@ -55,6 +58,7 @@ class Requests(Generic[T]):
             raise StopAsyncIteration from None
         if message is _END:
             raise StopAsyncIteration
+        await self._turns.of_call(current_caller())
         if isinstance(message, ServiceError):
             raise message
         return message  # type: ignore[no-any-return]
@@ -63,18 +67,19 @@ class Requests(Generic[T]):
 class Patience:
     """Reads what calls send and writes what they are answered, each in its time."""
 
-    def __init__(self, metrics: Metrics, config: ServeConfig) -> None:
+    def __init__(self, metrics: Metrics, turns: Turns, config: ServeConfig) -> None:
         self._metrics = metrics
+        self._turns = turns
         self._peer_within_s = config.peer_within_s
         self._idle_s = config.keep_idle_connections_s
 
     async def each(self, rpc: Rpc) -> Requests[Any]:
         """The messages of a stream that is answered one by one."""
-        return Requests(rpc, self._idle_s, strict=False)
+        return Requests(rpc, self._turns, self._idle_s, strict=False)
 
     async def all(self, rpc: Rpc) -> Requests[Any]:
         """The messages of a stream that is answered once."""
-        return Requests(rpc, self._idle_s, strict=True)
+        return Requests(rpc, self._turns, self._idle_s, strict=True)
 
     async def only(self, rpc: Rpc) -> Any:
         """The message of a call that has one. ServiceError if it has none, none in time, or none that can be read."""

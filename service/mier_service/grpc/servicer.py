@@ -18,6 +18,7 @@ from mier_service.access.gate import Gate
 from mier_service.access.guarded import GuardedCore
 from mier_service.access.key_bounds import CallsUnderWay
 from mier_service.access.tls import Tls
+from mier_service.access.turns import MAX_HELD
 from mier_service.acting.acting import ActCall, Action
 from mier_service.acting.budget import Budget
 from mier_service.config import ServeConfig
@@ -284,14 +285,16 @@ class GrpcServer:
         answers = Answers(gate, metrics)
         open_services = (_HEALTH, reflection.SERVICE_NAME)
         self._server = grpc.aio.server(
-            interceptors=[Wire(answers, calls, Patience(metrics, config), config, open_services)],
+            interceptors=[Wire(answers, calls, Patience(metrics, calls.turns, config), config, open_services)],
             # What goes beyond these gRPC refuses by itself, in its own words; up to there `Wire` says what is wrong.
-            maximum_concurrent_rpcs=2 * config.max_grpc_calls,
+            # Refusals that wait for their turn are among them.
+            maximum_concurrent_rpcs=2 * config.max_grpc_calls + MAX_HELD,
             options=[
                 ("grpc.max_receive_message_length", 2 * config.max_body_bytes),
                 # What a connection has beyond these waits with its caller. Up to there a key's calls are refused by
                 # `Wire`, and those that gRPC has not handed over yet are not so many that others wait long for them.
                 ("grpc.max_concurrent_streams", 2 * config.max_calls_per_key),
+                ("grpc.max_allowed_incoming_connections", config.max_connections),
                 ("grpc.so_reuseport", 0),  # a port in use is an error, not shared
                 *options(config),
             ],

@@ -14,13 +14,14 @@ How long any of it may take is in `grpc/patience.py`.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 
+from mier_service.access.admission import Admission
 from mier_service.access.key_bounds import CallsUnderWay
 from mier_service.config import ServeConfig
 from mier_service.errors import Reason, ServiceError
@@ -42,13 +43,11 @@ class Wire(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         open_services: tuple[str, ...],
     ) -> None:
         self._answers = answers
-        self._calls = calls
+        self._admission = Admission(calls, config.max_grpc_calls)
         self._patience = patience
-        self._max_calls = config.max_grpc_calls
         self._max_message_bytes = config.max_body_bytes
         self._open_services = open_services
         self._wrapped: dict[str, Handler] = {}
-        self._under_way = 0
 
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Handler]], handler_call_details: Any
@@ -75,16 +74,15 @@ class Wire(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
         async def one(_: Any, rpc: Rpc) -> Any:
             try:
-                with self._place(is_open, rpc):
+                async with self._place(is_open, rpc):
                     return await call(await take(rpc), rpc)
             except ServiceError as error:
                 await tell(rpc, error)
 
         async def many(_: Any, rpc: Rpc) -> None:
             try:
-                with self._place(is_open, rpc):
-                    async with aclosing(call(await take(rpc), rpc)) as replies:
-                        await patience.give(rpc, replies)
+                async with self._place(is_open, rpc), aclosing(call(await take(rpc), rpc)) as replies:
+                    await patience.give(rpc, replies)
             except NotTaken as error:  # it was answering, and is counted already
                 await refuse(rpc, error)
             except ServiceError as error:
@@ -127,17 +125,11 @@ class Wire(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
         return checked
 
-    @contextmanager
-    def _place(self, is_open: bool, rpc: Rpc) -> Iterator[None]:
+    @asynccontextmanager
+    async def _place(self, is_open: bool, rpc: Rpc) -> AsyncIterator[None]:
         """A place among the calls under way, and among those of its key: before its message is waited for."""
         if is_open:
             yield
             return
-        if self._under_way >= self._max_calls:
-            raise ServiceError(Reason.OVERLOADED, f"more than {self._max_calls} calls are under way: try again shortly")
-        with self._calls.place(self._answers.enter(rpc)):
-            self._under_way += 1
-            try:
-                yield
-            finally:
-                self._under_way -= 1
+        async with self._admission.place(lambda: self._answers.enter(rpc)):
+            yield

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import structlog
@@ -23,7 +23,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mier_service.access.callers import current_caller
+from mier_service.access.admission import Admission
 from mier_service.access.gate import Gate
 from mier_service.access.key_bounds import CallsUnderWay
 from mier_service.config import ServeConfig
@@ -32,6 +32,7 @@ from mier_service.http.bodies import BODIES
 from mier_service.http.inference import InferBody
 from mier_service.http.links import add_links
 from mier_service.http.problems import Problem, from_validation, problem_response
+from mier_service.http.protocol import no_place
 from mier_service.lifecycle import Lifecycle, Phase
 from mier_service.watching.call_watch import CallWatch
 from mier_service.watching.loop_watch import LoopWatch
@@ -160,12 +161,10 @@ class Guard:
         self._app = app
         self._lifecycle = lifecycle
         self._gate = gate
-        self._calls = calls
         self._metrics = metrics
         self._watch = watch
-        self._max_requests = config.max_http_requests
+        self._admission = Admission(calls, config.max_http_requests)
         self._max_body_bytes = config.max_body_bytes
-        self._under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -183,9 +182,8 @@ class Guard:
                 message.setdefault("headers", []).append((b"x-request-id", request_id.encode()))
             await send(message)
 
-        self._under_way += 1
         try:
-            with self._admitted(scope):
+            async with self._admitted(scope):
                 await self._app(scope, self._limited(receive), named)
         except ServiceError as error:
             scope["mier.outcome"] = error.reason.value
@@ -198,27 +196,28 @@ class Guard:
             if status is None:
                 await problem_response(internal_error(), request_id, path=scope["path"])(scope, receive, named)
         finally:
-            self._under_way -= 1
             call = getattr(scope.get("endpoint"), "__name__", "none")
             watch.ended(scope.get("mier.outcome", "OK"), call, f"HTTP {call}", _attributes(scope, status))
 
-    def _admitted(self, scope: Scope) -> AbstractContextManager[None]:
+    @asynccontextmanager
+    async def _admitted(self, scope: Scope) -> AsyncIterator[None]:
         """Lets the request in, or refuses it; its place among its key's calls, for as long as it takes."""
         for name, value in scope["headers"]:
             if name == b"content-length" and value.isdigit() and int(value) > self._max_body_bytes:
                 raise self._too_large()
         if scope["path"].removeprefix("/v1") in _PROBES:
-            return nullcontext()
+            yield
+            return
         if self._lifecycle.phase is Phase.DRAINING:
             raise ServiceError(Reason.DRAINING, "the service is stopping: ask again once it is back")
-        if self._under_way > self._max_requests:
-            raise ServiceError(
-                Reason.OVERLOADED, f"more than {self._max_requests} requests are under way: try again shortly"
-            )
+        if scope.get("mier.beyond"):
+            raise no_place()
         if scope["path"] in _DOCS:
-            return nullcontext()
-        self._gate.enter(value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization")
-        return self._calls.place(current_caller())
+            self._admission.require_room()
+            yield
+            return
+        async with self._admission.place(lambda: self._gate.enter(_authorization(scope))):
+            yield
 
     def _limited(self, receive: Receive) -> Receive:
         """A body without a Content-Length is counted as it comes."""
@@ -243,6 +242,10 @@ class Guard:
 
 def _text(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[str, str]]:
     return ((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)
+
+
+def _authorization(scope: Scope) -> Iterator[str]:
+    return (value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization")
 
 
 def _attributes(scope: Scope, status: int | None) -> dict[str, str | int]:

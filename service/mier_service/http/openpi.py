@@ -9,12 +9,14 @@ Invariants
   and a port can ask for), by the key, which must be bound to one. A connection never changes its session.
 - The same keys as everywhere, looked at again for each frame. openpi's clients send `Authorization: Api-Key KEY`.
 - A frame is no larger than a request may be; one is answered before the next is read; connections are counted, and
-  each is one of its key's calls under way. The server pings its peers, so dead ones are freed.
+  each is one of its key's calls under way. Who is slow or dead is let go by `http/websocket.py`, and here, in good
+  order, who asks for nothing for `keep_idle_connections_s`.
 - It acts, and nothing else: transitions are submitted and learning is asked for over HTTP or gRPC.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import Iterator
@@ -42,7 +44,8 @@ from mier_service.watching.metrics import Metrics
 _log = structlog.get_logger(__name__)
 _PATH = re.compile(r"(?:/v1)?/sessions/([^/]{1,200})/openpi")
 _AT_THE_KEY = ("/", "/v1", "/v1/")
-_ENDED, _NOT_ALLOWED = 1011, 1008
+_IDLE, _ENDED, _NOT_ALLOWED = 1000, 1011, 1008
+_NOTHING = "mier.nothing"
 _UNPACK_ON_LOOP_BYTES = 64 * 1024
 
 
@@ -66,6 +69,7 @@ class OpenpiEndpoint:
         self._pool = pool
         self._metrics = metrics
         self._max_connections = config.max_openpi_connections
+        self._idle_s = config.keep_idle_connections_s
         self._open = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -87,6 +91,7 @@ class OpenpiEndpoint:
             held.enter_context(self._calls.place(current_caller()))
             first = messages.metadata(await self._core.sessions.get(session_id))
         except Exception as error:
+            await self._calls.turns.of_refusal(current_caller())
             refusal = _refusal(error)
             self._count("connect", refusal, started_s)
             named = {"X-Request-Id": request_id}
@@ -95,8 +100,12 @@ class OpenpiEndpoint:
         self._count("connect", None, started_s)
         await send({"type": "websocket.accept", "headers": [(b"x-request-id", request_id.encode())]})
         await _send_bytes(send, first)
-        while (message := await receive())["type"] != "websocket.disconnect":
+        while (message := await self._next(receive))["type"] != "websocket.disconnect":
             started_s = time.perf_counter()
+            if message["type"] == _NOTHING:
+                reason = f"nothing was asked for {self._idle_s:g} s: connect again"
+                await send({"type": "websocket.close", "code": _IDLE, "reason": reason})
+                return
             try:
                 reply = await self._answer(message, session_id)
             except Exception as error:
@@ -136,12 +145,20 @@ class OpenpiEndpoint:
             )
         return session_id
 
+    async def _next(self, receive: Receive) -> Message:
+        try:
+            async with asyncio.timeout(self._idle_s):
+                return await receive()
+        except TimeoutError:
+            return {"type": _NOTHING}
+
     async def _answer(self, message: Message, session_id: str) -> bytes:
         if self._lifecycle.phase is Phase.DRAINING:
             raise _draining()
         data = message.get("bytes")
         if data is None:
             raise ServiceError(Reason.MALFORMED_REQUEST, "expected a binary frame with a msgpack map, got text")
+        await self._calls.turns.of_call(current_caller())
         started_s = time.perf_counter()
         action = await self._core.acting.act(await self._unpacked(data, session_id))
         return messages.answer(action, 1000.0 * (time.perf_counter() - started_s))

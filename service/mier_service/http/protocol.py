@@ -13,9 +13,6 @@ of it later. No clock runs while it is the service that lets the peer wait.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
-import struct
 import uuid
 from collections.abc import Callable
 from http import HTTPStatus
@@ -24,11 +21,12 @@ from typing import Literal
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from mier_service.errors import Reason, ServiceError
+from mier_service.http.connections import Place
 from mier_service.http.problems import MEDIA_TYPE, problem_json
+from mier_service.http.unsent import Unsent
+from mier_service.http.websocket import WebSocketProtocol
 
 _LOOKS = 8
-_AT_ONCE = struct.pack("ii", 1, 0)
-"""Linger, for no time: whatever is unsent is dropped."""
 _MAX_FRAMING_BYTES = 64 * 1024
 """Of a request's head, and of what frames its body: nobody but the parser holds them until they are complete."""
 
@@ -38,13 +36,15 @@ class HttpProtocol(HttpToolsProtocol):
 
     peer_within_s: float
     on_let_go: Callable[[str], None]
+    place: Place
+    """Set by who makes it."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._part: Literal["", "head", "body"] = ""
         """What of a request is being read."""
         self._awaited_since_s: float | None = self.loop.time()
-        self._untaken_since_s: float | None = None
+        self._unsent = Unsent(transport)
         self._framing_bytes = 0
         self._served: RequestResponseCycle | None = None
         self._next_look = self.loop.call_later(self.peer_within_s / _LOOKS, self._look)
@@ -56,6 +56,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._hang_up(self._served)
         self.pipeline.clear()
         super().connection_lost(exc)
+        self.place.free()
 
     def data_received(self, data: bytes) -> None:
         if self._awaited_since_s is None:
@@ -67,19 +68,28 @@ class HttpProtocol(HttpToolsProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         """From here on the connection is another protocol's, with a patience of its own."""
+        if self.place.beyond:
+            self._refuse(no_place())
+            return
         self._next_look.cancel()
         super().handle_websocket_upgrade()
+        protocol = self.transport.get_protocol()
+        if isinstance(protocol, WebSocketProtocol):
+            protocol.on_lost = self.place.free
 
     def on_message_begin(self) -> None:
         self._part = "head"
         if self._awaited_since_s is None:  # it came together with the one before
             self._awaited_since_s = self.loop.time()
         super().on_message_begin()
+        self.scope["mier.beyond"] = self.place.beyond  # type: ignore[typeddict-unknown-key]
 
     def on_headers_complete(self) -> None:
         self._part = "body"
         self._framing_bytes = 0
         super().on_headers_complete()
+        if self.place.beyond and self.cycle is not None:
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         self._framing_bytes = 0
@@ -107,13 +117,9 @@ class HttpProtocol(HttpToolsProtocol):
         """What does the peer owe, and since when?"""
         now_s = self.loop.time()
         self._next_look = self.loop.call_later(self.peer_within_s / _LOOKS, self._look)
-        if not self.transport.get_write_buffer_size():
-            self._untaken_since_s = None
-        elif self._untaken_since_s is None:
-            self._untaken_since_s = now_s
-        elif now_s - self._untaken_since_s > self.peer_within_s:
+        if self._unsent.for_s(now_s) > self.peer_within_s:
             self.on_let_go("answer")
-            self._reset()
+            self._unsent.drop()
             return
         if self._awaited_since_s is None:
             return
@@ -143,12 +149,6 @@ class HttpProtocol(HttpToolsProtocol):
             self._hang_up(self.cycle)
         self._refuse(ServiceError(reason, detail))
 
-    def _reset(self) -> None:
-        """Closing would wait until all is taken, and what the kernel holds for the peer would outlive it."""
-        with contextlib.suppress(OSError):  # it may be gone by itself
-            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
-        self.transport.abort()
-
     def _hang_up(self, cycle: RequestResponseCycle) -> None:
         """Who serves the request learns that nobody is there for the answer."""
         cycle.disconnected = True
@@ -159,15 +159,24 @@ class HttpProtocol(HttpToolsProtocol):
         request_id = uuid.uuid4().hex
         body = problem_json(error, request_id).encode()
         status = HTTPStatus(error.rule.http_status)
+        again = f"retry-after: {error.rule.retry_after_s}\r\n" if error.rule.retry_after_s is not None else ""
         head = (
             f"HTTP/1.1 {status.value} {status.phrase}\r\n"
             f"content-type: {MEDIA_TYPE}\r\n"
             f"content-length: {len(body)}\r\n"
             f"x-request-id: {request_id}\r\n"
+            f"{again}"
             "connection: close\r\n\r\n"
         )
         self.transport.write(head.encode() + body)
         self.transport.close()
+
+
+def no_place() -> ServiceError:
+    """What a connection is told for which there is no place."""
+    return ServiceError(
+        Reason.OVERLOADED, "as many connections as may be are open (--max-connections): try again shortly"
+    )
 
 
 def http_protocol(within_s: float, let_go: Callable[[str], None]) -> type[HttpProtocol]:

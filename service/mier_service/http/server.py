@@ -14,7 +14,9 @@ from starlette.types import ASGIApp
 
 from mier_service.access.tls import Tls
 from mier_service.config import ServeConfig
+from mier_service.http.connections import Door, Place, Places
 from mier_service.http.protocol import HttpProtocol, http_protocol
+from mier_service.http.websocket import websocket_protocol
 from mier_service.watching.metrics import Metrics
 
 _BACKLOG = 2048
@@ -34,8 +36,10 @@ class HttpServer(uvicorn.Server):
                 access_log=False,
                 http=http_protocol(config.peer_within_s, functools.partial(metrics.let_go, "http")),
                 lifespan="off",
-                ws="websockets-sansio",
+                ws=websocket_protocol(config.peer_within_s, functools.partial(metrics.let_go, "openpi")),
                 ws_max_size=config.max_body_bytes,
+                ws_ping_interval=config.peer_within_s * 2 / 3,
+                ws_ping_timeout=config.peer_within_s / 3,
                 ws_per_message_deflate=False,  # a few bytes could become many
                 server_header=False,
                 proxy_headers=False,
@@ -44,7 +48,8 @@ class HttpServer(uvicorn.Server):
                 **secured,
             )
         )
-        metrics.connections(lambda: len(self.server_state.connections))
+        self._places = Places(config.max_connections, metrics.connection_refused)
+        metrics.connections(lambda: len(self._places), config.max_connections)
         self._tls_within_s = config.peer_within_s if tls else None
 
     @contextlib.contextmanager
@@ -68,22 +73,24 @@ class HttpServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         loop, config = asyncio.get_running_loop(), self.config
 
-        def connection() -> asyncio.Protocol:
-            return config.http_protocol_class(  # type: ignore[call-arg]
-                config=config, server_state=self.server_state, app_state=self.lifespan.state
-            )
+        async def connect(connection: socket.socket, place: Place) -> None:
+            def protocol() -> HttpProtocol:
+                made: HttpProtocol = config.http_protocol_class(  # type: ignore[call-arg, assignment]
+                    config=config, server_state=self.server_state, app_state=self.lifespan.state
+                )
+                made.place = place
+                return made
 
-        self.servers = [
-            await loop.create_server(
+            await loop.connect_accepted_socket(
+                protocol,
                 connection,
-                sock=listener,
                 ssl=config.ssl,
                 # uvicorn leaves a peer a minute to begin TLS, and half of one to end it.
                 ssl_handshake_timeout=self._tls_within_s,
                 ssl_shutdown_timeout=self._tls_within_s,
             )
-            for listener in sockets or []
-        ]
+
+        self.servers = [Door(listener, self._places, connect) for listener in sockets or []]  # type: ignore[misc]
         self.started = True
 
 

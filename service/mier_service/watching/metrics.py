@@ -72,7 +72,9 @@ class Metrics:
         self._act_s = cache(histogram("mier_act_seconds", act, _CALL_S, "transport").labels)
         self._stored = counter("mier_transitions_stored", "Transitions made durable.")
         self._let_go = counter("mier_peers_let_go", "Peers that kept the service waiting.", "transport", "owed")
-        self._connections = gauge("mier_http_connections", "HTTP connections that are open.")
+        self._connections = gauge("mier_http_connections", "HTTP connections that are open, WebSockets among them.")
+        self._connections_limit = gauge("mier_http_connections_limit", "As many may stay open.")
+        self._refused = counter("mier_http_connections_refused", "HTTP connections that came beyond the limit.")
         fallbacks = "Acts that a fallback answered, since the active version's answer would have been late."
         self._fallbacks = counter("mier_fallbacks", fallbacks, "kind", "reason")
         adapt = "Time that a context adaptation computes, without waiting and storing."
@@ -122,6 +124,8 @@ class Metrics:
             self._act_s(transport)
         for transport, owed in product(_TRANSPORTS, ("request", "answer")):
             self._let_go.labels(transport, owed)
+        for owed in ("request", "answer", "pong"):
+            self._let_go.labels("openpi", owed)
         for fallback, reason in product(FallbackKind, FallbackReason):
             self._fallbacks.labels(fallback.value, reason.value)
         for state in _FINAL:
@@ -178,12 +182,17 @@ class Metrics:
         self._workers.inc()
 
     def let_go(self, transport: str, owed: str) -> None:
-        """A peer was let go that owed a `request` in full, or taking an `answer`."""
+        """A peer was let go that owed a `request` in full, taking an `answer`, or a sign of life (`pong`)."""
         self._let_go.labels(transport, owed).inc()
 
-    def connections(self, count: Callable[[], int]) -> None:
+    def connections(self, count: Callable[[], int], most: int) -> None:
         """`count` says how many HTTP connections are open, when it is asked."""
         self._connections.set_function(count)
+        self._connections_limit.set(most)
+
+    def connection_refused(self) -> None:
+        """One came beyond the limit."""
+        self._refused.inc()
 
     def worker_told(self, news: News) -> None:
         """What a worker of this service did."""
