@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mier.returns import fall
+from mier.returns import fall, level_after
 
-LIFE_EPISODES, LIVES, SEED = 250, 4000, 0
+LIFE_EPISODES, LIVES, SEED = 250, 2000, 0
 Law = Callable[[np.random.Generator, int], np.ndarray]
 
 
@@ -42,7 +42,8 @@ DROPS = (1.0, 2.0, 3.0, 10.0)
 
 def first_alarm(before: np.ndarray, life: np.ndarray) -> int | None:
     """Episodes until then."""
-    return next((n for n in range(2, len(life) + 1) if fall(before, life[:n])), None)
+    looks = (n for n in range(2, len(life) + 1) if level_after(len(before), n) is not None)
+    return next((n for n in looks if fall(before, life[:n])), None)
 
 
 def main(target: Path) -> None:
@@ -50,14 +51,14 @@ def main(target: Path) -> None:
     for name, law in LAWS.items():
         for n0 in BEFORE:
             g = np.random.default_rng(SEED)
-            found = sum(first_alarm(law(g, n0), law(g, LIFE_EPISODES)) is not None for _ in range(LIVES))
-            alarms[f"{name}; {n0} before"] = found / LIVES
+            alarmed = sum(first_alarm(law(g, n0), law(g, LIFE_EPISODES)) is not None for _ in range(LIVES))
+            alarms[f"{name}; {n0} before"] = alarmed / LIVES
     delays = {}
     for drop in DROPS:
         for n0 in BEFORE:
             g = np.random.default_rng(SEED)
             found = [
-                first_alarm(g.normal(0.0, 1.0, n0), g.normal(-drop, 1.0, LIFE_EPISODES)) for _ in range(LIVES // 20)
+                first_alarm(g.normal(0.0, 1.0, n0), g.normal(-drop, 1.0, LIFE_EPISODES)) for _ in range(LIVES // 10)
             ]
             seen = sorted(n if n is not None else LIFE_EPISODES + 1 for n in found)
             delays[f"{drop} standard deviations; {n0} before"] = {

@@ -314,7 +314,7 @@ class VersionValue(Value):
     gate: GateValue | None = Field(default=None, description="What the gate saw; null where it did not judge.")
     returns: ReturnsValue | None = Field(
         default=None,
-        description="What robots reported of it, as far as it is known when versions are listed; null: no whole episode.",
+        description="What robots reported of it, as of when versions are listed; null: no whole episode.",
     )
 
 

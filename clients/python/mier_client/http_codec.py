@@ -152,7 +152,8 @@ def policy_version(body: Json) -> values.PolicyVersion:
 
 def _known(kind: type[V], body: Json) -> V:
     """A value of all-known fields; a later release may send more of them, an earlier one fewer."""
-    return kind(**{field.name: body.get(field.name) for field in fields(kind)})
+    known: dict[str, Any] = {field.name: body.get(field.name) for field in fields(kind)}
+    return kind(**known)
 
 
 @reply("a change of version")

@@ -36,8 +36,8 @@ class RolledBack:
 def roll_back_if_fallen(
     c: Connection, session: SessionValue, ended: Ended, now_s: float, require_usable: Callable[[str, int, str], None]
 ) -> RolledBack | None:
-    """Works inside the caller's transaction, which has the episode in it. `require_usable` (session, version, ONNX hash)
-    refuses a version whose file is damaged: then what acts goes on acting."""
+    """Works inside the caller's transaction, which has the episode in it. `require_usable` (session, version, ONNX
+    hash) refuses a version whose file is damaged: then what acts goes on acting."""
     if session.pinned or ended.weights_hash is None:
         return None
     active, _ = session_rows.get_version(c, session.id, session.active_version)

@@ -38,7 +38,7 @@ MAX_FOLLOWED_STEPS = 2_000
 _ROWS = 3
 """A context, a version and its promotion; the context alone where acting stays as it is."""
 _SETTLED_AFTER = 2
-"""Candidates in a row that the gate did not promote, or the robot found worse: more rounds on this task would not pay."""
+"""Candidates in a row that the gate did not promote, or robots found worse: more rounds would not pay."""
 _log = structlog.get_logger(__name__)
 
 

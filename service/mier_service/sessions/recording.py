@@ -1,7 +1,7 @@
 """Use case: appending transitions. Acknowledged only once durable; each (session, episode, step) counts once.
 
-An episode that is whole with them is judged in the same transaction: returns that fell roll back (`learning.regression`),
-and who stored its last step has the answer once the version of before acts.
+An episode that is whole with them is judged in the same transaction: returns that fell roll back
+(`learning.regression`), and who stored its last step has the answer once the version of before acts.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What episodes came to, and which policy it was. Works inside the caller's transaction.
 
 An episode counts once all its steps are there, from step 0 to the first one that ended it: a fall, or the horizon. One
-that was cut short otherwise says nothing of the policy. It is its policy's if every step was chosen by the same weights;
-and the present task's if its transitions are.
+that was cut short otherwise says nothing of the policy. It is its policy's if every step was chosen by the same
+weights, and the present task's if its transitions are.
 """
 
 from __future__ import annotations

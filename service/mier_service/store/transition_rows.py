@@ -92,7 +92,7 @@ def read(
 def episode(
     c: Connection, session_id: str, layout: RowLayout, number: int, steps: int
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]] | None:
-    """Rows [steps, width] of an episode's first steps and the versions that chose them [steps]; None while one lacks."""
+    """Rows [steps, width] of an episode's first steps, and the versions that chose them; None while one lacks."""
     statement = select(batches.c.first_step, batches.c.rows, batches.c.policy_versions).where(
         batches.c.session_id == session_id, batches.c.episode == number, batches.c.first_step < steps
     )
