@@ -303,6 +303,16 @@ class VersionValue(Value):
         default="", description="Name of that checkpoint; empty in a reply that was kept from before it was recorded."
     )
     gate: GateValue | None = Field(default=None, description="What the gate saw; null where it did not judge.")
+    first_transition: int | None = Field(
+        default=None,
+        description="So many transitions of the session were stored before the first that it learned from, which is "
+        "followed by the others; null where there are none, or they came by episode, or that was not recorded yet.",
+        examples=[0],
+    )
+    made_with_json: str | None = Field(
+        default=None,
+        description="The builds and CPU kinds that made it, a JSON list; null where that was not recorded yet.",
+    )
 
 
 class PromotionKind(StrEnum):

@@ -145,6 +145,8 @@ def policy_version(body: Json) -> values.PolicyVersion:
         create_time=_time(body["create_time"]),
         checkpoint=body.get("checkpoint", ""),  # the first release did not say
         gate=_gate(body["gate"]) if body.get("gate") else None,  # nor did it judge
+        first_transition=body.get("first_transition"),  # nor keep these
+        made_with_json=body.get("made_with_json"),
     )
 
 

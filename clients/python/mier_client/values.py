@@ -330,6 +330,11 @@ class PolicyVersion:
     """Name of the checkpoint; empty from a service that does not say."""
     gate: Gate | None = None
     """None where it was not judged."""
+    first_transition: int | None = None
+    """So many transitions were stored before the first of the `transitions_used`, which lie one after another; None
+    where there are none, they came by episode, or the service does not say."""
+    made_with_json: str | None = None
+    """The builds and CPU kinds that made it, a JSON list; None from a service that does not say."""
 
 
 @dataclass(frozen=True)

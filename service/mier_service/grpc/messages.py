@@ -191,6 +191,8 @@ def version(value: v.VersionValue) -> pb.PolicyVersion:
         create_time=_time(value.create_time.timestamp()),
         checkpoint=value.checkpoint,
         gate=None if value.gate is None else pb.Gate(**value.gate.model_dump(exclude_none=True)),
+        first_transition=value.first_transition,
+        made_with_json=value.made_with_json or "",
     )
 
 
