@@ -1,4 +1,4 @@
-"""Joints flip in mid-run, and a gate judges what comes of it: joints_that_flip.py [SERVICE [FURTHER_CHECKPOINT ...]]."""
+"""Joints flip in mid-run and a gate judges what comes of it: joints_that_flip.py [SERVICE [FURTHER_CHECKPOINT ...]]."""
 
 import sys
 
