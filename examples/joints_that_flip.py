@@ -1,6 +1,7 @@
 """Joints flip in mid-run and a gate judges what comes of it: joints_that_flip.py [SERVICE [FURTHER_CHECKPOINT ...]]."""
 
 import sys
+import time
 
 from mier_client import Client, SessionMode
 from mier_client.recorder import Recorder, Step
@@ -22,6 +23,7 @@ def main(service: str = "grpc://127.0.0.1:50051", *further: str) -> None:
             after, reward, fell, ended, _ = env.step(acted.action)
             recorder.add(Step(seen, acted.action, float(reward), after, fell, ended, acted.policy_version))
             seen, over, rewards = after, fell or ended, [*rewards, float(reward)]
+            time.sleep(0.03)
         now, acting = client.get_session(session), [*acting, acted.policy_version]
         print(f"return {sum(rewards):.0f}, task {now.task_number}, percentile {now.model_context.ood_percentile}")
     client.set_mode(session, SessionMode.OFF)
@@ -30,8 +32,7 @@ def main(service: str = "grpc://127.0.0.1:50051", *further: str) -> None:
         if checkpoint == "cheetah-negated":
             client.promote(session, acting[0], reason="by mistake: it acted before the flip")
         client.wait_operation(client.finetune(session, updates=300).id)
-        made = list(client.list_versions(session))[-1]
-        print(f"{checkpoint}: {made.promotion.value}: {made.gate.reason if made.gate else 'no gate'}")
+        print(checkpoint, (made := list(client.list_versions(session))[-1]).promotion.value, made.gate)
 
 
 if __name__ == "__main__":

@@ -252,7 +252,8 @@ def read(data: Path, query: str, *values: Any) -> Any:
 
 
 def test_a_flipped_bit_in_a_stored_transition_is_named(life: Life, damaged: Path) -> None:
-    """The lowest of a reward. Broken on purpose: without the digest of a batch only what was made of it differs."""
+    """The lowest of a reward, which changes nothing that was made of it. Broken on purpose: without the digest of a batch
+    all is equal."""
     query = "SELECT row, rows FROM transition_batches WHERE session_id = ? ORDER BY row"
     row, blob = read(damaged, query, life.followed.id)
     reward = 4 * (tiny.OBSERVATION_DIM + tiny.ACTION_DIM)
@@ -261,7 +262,6 @@ def test_a_flipped_bit_in_a_stored_transition_is_named(life: Life, damaged: Path
     assert status == 1
     assert found["transitions 0 to 19"]["outcome"] == "different"
     assert "episode 0, steps 0 to 19" in found["transitions 0 to 19"]["detail"]
-    assert found["context 1"]["outcome"] == "different"  # what was made of it, too
     assert replayed(life, life.stepwise.id, damaged)[0] == 0
 
 

@@ -73,8 +73,8 @@ def test_joints_that_flip_and_a_candidate_that_is_refused(tmp_path: Path) -> Non
     assert int(rows[-1][1]) >= 2
     assert float(rows[0][2]) < 95.0 <= float(rows[-1][2])
     assert int(rows[-1][0]) > 800  # without a new context it falls to less than 100
-    assert f"{ruined}: rejected: imagined returns" in out
-    assert "cheetah-negated: promoted: imagined returns" in out
+    assert f"{ruined} rejected Gate(" in out
+    assert "cheetah-negated promoted Gate(" in out
     assert len((EXAMPLES / "joints_that_flip.py").read_text().splitlines()) < 40
 
 

@@ -33,8 +33,10 @@ FLIP = (2, 100)
 """Episode and step."""
 SUBMIT_EVERY_STEPS = 10
 SHOWN_EVERY_STEPS = 50
-_PACE_S = 0.02
-"""A step of the robot takes 0.05 s; the demo is in a hurry."""
+_CAUGHT_UP_WITHIN_S = 2.0
+"""For so long the simulation stands still after a submission, until the context has followed it: a slow machine then
+shows the same as a fast one. A suspicion that more transitions must settle is not waited for."""
+_LOOK_EVERY_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,8 @@ class Robot:
                 following, reward, terminated, truncated, _ = environment.step(action)
                 step = Step(observation, action, float(reward), following, terminated, truncated, acted.policy_version)
                 recorder.add(step)
+                if not recorder.pending_steps:
+                    self._wait_for_context()
                 rewards.append(float(reward))
                 observation, over = following, bool(terminated or truncated)
                 if over or len(rewards) % SHOWN_EVERY_STEPS == 0:
@@ -125,11 +129,18 @@ class Robot:
                     percentile = now.model_context.ood_percentile
                     version, task = acted.policy_version, now.task_number
                     tell(Moment(episode, len(rewards), joints, mean, percentile, moved, task, version))
-                time.sleep(_PACE_S)
             returns.append(sum(rewards))
         environment.close()
         self._client.set_mode(self._session.id, SessionMode.OFF)
         return tuple(returns)
+
+    def _wait_for_context(self) -> None:
+        until_s = time.monotonic() + _CAUGHT_UP_WITHIN_S
+        while time.monotonic() < until_s:
+            now = self.session
+            if now.model_context.transitions_used >= now.transitions_count - now.task_start:
+                return
+            time.sleep(_LOOK_EVERY_S)
 
     def judge(self, ruined: str, before_the_flip: int, tell: Callable[[str, int, int], None]) -> tuple[Candidate, ...]:
         """The three candidates; `before_the_flip` is the version that acted then."""
