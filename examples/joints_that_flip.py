@@ -13,7 +13,7 @@ from mier_envs.switching import take_over
 def main(service: str = "grpc://127.0.0.1:50051", *further: str) -> None:
     family, client = FAMILIES["cheetah-negated"], Client.connect(service)
     session = client.set_mode(client.create_session("cheetah-negated").id, SessionMode.CONTEXT).id
-    recorder, env, acting = Recorder(client, session, submit_every_steps=10), family.make(negated_task((0, 1, 2))), []
+    recorder, env, acting = Recorder(client, session, submit_every_steps=10), family.make(negated_task((0, 1, 2))), [0]
     for episode in range(4):
         (seen, _), rewards, over = env.reset(seed=episode), list[float](), False
         while not over:
@@ -30,7 +30,7 @@ def main(service: str = "grpc://127.0.0.1:50051", *further: str) -> None:
     for checkpoint in [*further, "cheetah-negated"]:
         client.move(session, checkpoint, reason="to see what its fine-tunes make")
         if checkpoint == "cheetah-negated":
-            client.promote(session, acting[0], reason="by mistake: it acted before the flip")
+            client.promote(session, acting[1], reason="by mistake: it acted before the flip")
         client.wait_operation(client.finetune(session, updates=300).id)
         print(checkpoint, (made := list(client.list_versions(session))[-1]).promotion.value, made.gate)
 

@@ -90,9 +90,10 @@ def _first_part(http: Transport, session: Session) -> None:
     http.adapt(session.id, Window(last_steps=50), "", CALL_S)
     submit(http, session, batch(20, seed=9, episode=0, first_step=40))  # an earlier episode goes on
     http.adapt(session.id, Window(from_episode=1), "", CALL_S)
-    judged = fine_tune(http, session, updates=40, seed=1)
-    assert versions(http, session)[judged.result_version - 1].promotion is Promotion.INSUFFICIENT_DATA
-    http.promote(session.id, judged.result_version, "try it", "", CALL_S)
+    fine_tune(http, session, updates=40, seed=1)
+    judged = versions(http, session)[-1]
+    assert judged.promotion is Promotion.INSUFFICIENT_DATA
+    http.promote(session.id, judged.number, "try it", "", CALL_S)
     http.adapt(session.id, ALL, "", CALL_S)  # no version: it is fine-tuned
     fine_tune(http, session, updates=30, seed=2)  # from the fine-tuned one
     http.roll_back(session.id, "worse", "", CALL_S)
@@ -252,8 +253,8 @@ def read(data: Path, query: str, *values: Any) -> Any:
 
 
 def test_a_flipped_bit_in_a_stored_transition_is_named(life: Life, damaged: Path) -> None:
-    """The lowest of a reward, which changes nothing that was made of it. Broken on purpose: without the digest of a batch
-    all is equal."""
+    """The lowest of a reward, which changes nothing that was made of it. Broken on purpose: without the digest of a
+    batch all is equal."""
     query = "SELECT row, rows FROM transition_batches WHERE session_id = ? ORDER BY row"
     row, blob = read(damaged, query, life.followed.id)
     reward = 4 * (tiny.OBSERVATION_DIM + tiny.ACTION_DIM)

@@ -31,7 +31,7 @@ from mier_mujoco.server_process import Address, running_server
 from mier_mujoco.settings import Settings
 from mier_mujoco.simulator import simulator_warnings
 
-_READY_WITHIN_S = 90.0
+_READY_WITHIN_S = 300.0
 _CANDIDATE_UPDATES = 300
 """Of the second act, unless told: enough to be judged, and soon over."""
 _SHOWN = {"cheetah-negated": "0+1+5,1+3+5,2+4+5"}

@@ -108,7 +108,7 @@ class Robot:
         returns, context = [], np.zeros_like(self._session.model_context.values)
         for episode in range(EPISODES):
             observation, _ = environment.reset(seed=starting_seed(self._seed, Purpose.COLLECT, episode))
-            rewards, over = [], False
+            rewards, over = list[float](), False
             while not over:
                 if (episode, len(rewards)) == FLIP:
                     environment, joints = take_over(environment, self._family.make(negated_task(AFTER))), AFTER
@@ -170,7 +170,7 @@ class Robot:
             name, made.number, made.promotion.value, made.gate, incumbent, candidate, acts, acting
         )  # fmt: skip
 
-    def _version(self, number: int) -> PolicyVersion:
+    def _version(self, number: int | None) -> PolicyVersion:
         return next(version for version in self._client.list_versions(self._session.id) if version.number == number)
 
     def _true_return(self) -> float:

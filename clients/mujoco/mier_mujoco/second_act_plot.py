@@ -62,6 +62,7 @@ def _judged(axes: Axes, found: SecondAct) -> None:
             axes.plot(bounds, [row, row], color=colour, linewidth=7, alpha=0.5)
         axes.plot(one.candidate_return - one.incumbent_return, row, marker="D", color=colour, markersize=7)
     axes.axvline(0.0, color="#444444", linewidth=0.8)
+    axes.set_xscale("symlog", linthresh=100.0)  # in a world that it blows up, a ruined policy may lose any sum
     labels = [f"{one.name}\n{one.verdict.replace('_', ' ')}" for one in found.candidates]
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.5, -0.5)

@@ -93,7 +93,12 @@ def _candidates(candidates: tuple[Candidate, ...]) -> Table:
 def _bounds(one: Candidate) -> str:
     if one.gate is None or one.gate.lowest_difference is None or one.gate.highest_difference is None:
         return _NONE
-    return f"{one.gate.lowest_difference:.0f} to {one.gate.highest_difference:.0f}"
+    return f"{_short(one.gate.lowest_difference)} to {_short(one.gate.highest_difference)}"
+
+
+def _short(value: float) -> str:
+    """Whole, or with its power of ten where that would be too long."""
+    return f"{value:.0f}" if abs(value) < 1e5 else f"{value:.0e}"
 
 
 def _joints(joints: tuple[int, ...]) -> str:

@@ -116,11 +116,12 @@ def read_log(c: Connection, session_id: str) -> Log:
     for row in c.execute(select(transition_batches).where(t.session_id == session_id).order_by(t.row)):
         digest = transition_rows.digest(row.episode, row.first_step, row.rows, row.policy_versions)
         intact = None if row.sha256 is None else row.sha256 == digest
-        whole = len(row.rows) == 4 * width * row.count
-        matrix = np.frombuffer(row.rows, "<f4") if whole else np.full(width * row.count, np.nan)
+        count: int = row._mapping["count"]  # a row has a method of that name
+        whole = len(row.rows) == 4 * width * count
+        matrix = np.frombuffer(row.rows, "<f4") if whole else np.full(width * count, np.nan)
         matrices.append(matrix.reshape(-1, width).astype(np.float32))
-        batches.append(Batch(row.row, row.episode, row.first_step, row.count, first, intact))
-        first += row.count
+        batches.append(Batch(row.row, row.episode, row.first_step, count, first, intact))
+        first += count
     versions, _ = session_rows.list_versions(c, session_id, 0, _ALL)
     m, o, p = model_contexts.c, operations.c, promotions.c
     contexts = c.execute(select(model_contexts).where(m.session_id == session_id).order_by(m.number))
