@@ -1,6 +1,6 @@
 # One command per habit. `make demo` and `make test` work in a fresh clone: they make .venv first.
 #
-#   make demo                      the whole way through on the bundled checkpoint, shown as a table and a plot
+#   make demo                      both acts on the bundled checkpoints, shown as tables and plots
 #   make test                      all tests
 #   make bench                     ours beside its peers, as a table and in out/bench.json; ID=9 for one row
 #   make promises                  what the service promises, tried at length; a table and out/promises.json

@@ -20,7 +20,7 @@ class CannotStart(Exception):
     """The settings or the machine do not allow it; the message is for the user."""
 
 
-def _bundled_checkpoints() -> Path:
+def bundled_checkpoints() -> Path:
     """The folder that comes with the source, or one of that name where the service is started."""
     bundled = Path(__file__).parents[2] / "checkpoints"
     return bundled if bundled.is_dir() else Path("checkpoints")
@@ -39,7 +39,7 @@ class ServeConfig(BaseSettings):
         cli_avoid_json=True,
     )
 
-    checkpoints: Path = Field(default_factory=_bundled_checkpoints, description="folder of checkpoints to serve")
+    checkpoints: Path = Field(default_factory=bundled_checkpoints, description="folder of checkpoints to serve")
     data: Path = Field(
         default=Path("mier-data"),
         description="folder of everything durable; one service at a time, unless --store-url is given",

@@ -316,6 +316,14 @@ class VersionValue(Value):
         default=None,
         description="What robots reported of it, as of when versions are listed; null: no whole episode.",
     )
+    first_transition: int | None = Field(
+        description="So many transitions of the session were stored before the first that it learned from, which is "
+        "followed by the others; null where there are none, or they came by episode, or that was not recorded yet.",
+        examples=[0],
+    )
+    made_with_json: str | None = Field(
+        description="The builds and CPU kinds that made it, a JSON list; null where that was not recorded yet.",
+    )
 
 
 class PromotionKind(StrEnum):

@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mier_mujoco.server_process import Address
+from mier_mujoco.ruined import with_ruined
+from mier_mujoco.server_process import Address, running_server
+from tests.e2e.conftest import CHECKPOINTS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CLIENTS = EXAMPLES.parent / "docs" / "clients.md"
@@ -57,6 +59,23 @@ def test_a_task_that_changes_in_mid_run_is_noticed(service: Address) -> None:
     assert tasks[-1] >= 2
     assert float(rows[0][2]) < 95.0 <= float(rows[-1][2])
     assert float(rows[-1][0]) > -80.0  # at 0.8 m/s it would be -140
+
+
+def test_joints_that_flip_and_a_candidate_that_is_refused(tmp_path: Path) -> None:
+    """As the demo's second act has it, on a service that holds a checkpoint whose fine-tunes ruin as well.
+
+    Broken on purpose: with the good settings in the ruined checkpoint, its candidate is not rejected."""
+    ruined = with_ruined(CHECKPOINTS, "cheetah-negated", tmp_path / "checkpoints")
+    with running_server(["--checkpoints", str(tmp_path / "checkpoints")], ready_within_s=120.0) as address:
+        out = run(EXAMPLES / "joints_that_flip.py", f"grpc://{address.grpc}", ruined)
+    rows = re.findall(r"return (-?\d+), task (\d+), percentile (\d+\.\d+)", out)
+    assert [int(task) for _, task, _ in rows][:1] == [1]
+    assert int(rows[-1][1]) >= 2
+    assert float(rows[0][2]) < 95.0 <= float(rows[-1][2])
+    assert int(rows[-1][0]) > 800  # without a new context it falls to less than 100
+    assert f"{ruined} rejected Gate(" in out
+    assert "cheetah-negated promoted Gate(" in out
+    assert len((EXAMPLES / "joints_that_flip.py").read_text().splitlines()) < 40
 
 
 def test_the_page_about_clients_runs(service: Address, tmp_path: Path) -> None:

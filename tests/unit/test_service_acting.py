@@ -18,6 +18,7 @@ from mier_service.data.files import ContentFiles
 from mier_service.data.storage import Storage
 from mier_service.errors import ServiceError
 from mier_service.offload import BoundedPool
+from mier_service.provenance import ContextOrigin
 from mier_service.store import session_rows
 from mier_service.store.promotion_rows import Why, swap
 from mier_service.values import (
@@ -151,7 +152,8 @@ def test_what_another_service_did_is_followed(tmp_path: Path, store_url: str | N
         first = await timely.act(CALL)
         assert (first.policy_version, first.ood_percentile) == (1, None)
         with storage.store.write(of="s") as c:
-            session_rows.add_model_context(c, "s", context)
+            origin = ContextOrigin.of(session_rows.get_session(c, "s"))
+            session_rows.add_model_context(c, "s", context, origin)
         await following.look()
         assert (await timely.act(CALL)).ood_percentile == 99.0
         with storage.store.write(of="s") as c:

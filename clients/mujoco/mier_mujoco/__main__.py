@@ -16,13 +16,13 @@ from mier_mujoco.results import Row
 from mier_mujoco.settings import Settings
 from mier_mujoco.simulator import simulator_warnings
 
-_TIMEOUTS = Timeouts(act_s=10.0, call_s=30.0, adapt_s=300.0)
+TIMEOUTS = Timeouts(act_s=10.0, call_s=30.0, adapt_s=300.0)
 """Patient: a machine that fine-tunes on all its cores is no reason to give an evaluation up."""
 
 
 def run(settings: Settings, console: Console) -> list[Row]:
     """One evaluation from settings to files; the rows of results.json."""
-    with Client.connect(settings.url, _TIMEOUTS, api_key=settings.api_key(), tls=settings.tls) as client:
+    with Client.connect(settings.url, TIMEOUTS, api_key=settings.api_key(), tls=settings.tls) as client:
         with Display(console, settings) as display, simulator_warnings(display.note):
             found = evaluate(client, settings, display.of)
         return report.write(settings, found, console)

@@ -178,6 +178,8 @@ def policy_version(message: pb.PolicyVersion) -> values.PolicyVersion:
         checkpoint=message.checkpoint,
         gate=_gate(message.gate) if message.HasField("gate") else None,
         returns=_returns(message.returns) if message.HasField("returns") else None,
+        first_transition=message.first_transition if message.HasField("first_transition") else None,
+        made_with_json=message.made_with_json or None,
     )
 
 

@@ -145,8 +145,10 @@ def policy_version(body: Json) -> values.PolicyVersion:
         configuration_json=body["configuration_json"],
         create_time=_time(body["create_time"]),
         checkpoint=body.get("checkpoint", ""),  # the first release did not say
-        gate=_known(values.Gate, body["gate"]) if body.get("gate") else None,  # nor did it judge
         returns=_known(values.Returns, body["returns"]) if body.get("returns") else None,
+        gate=_known(values.Gate, body["gate"]) if body.get("gate") else None,  # nor did it judge
+        first_transition=body.get("first_transition"),  # nor keep these
+        made_with_json=body.get("made_with_json"),
     )
 
 

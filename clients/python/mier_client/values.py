@@ -344,6 +344,11 @@ class PolicyVersion:
     """None where it was not judged."""
     returns: Returns | None = None
     """What was reported of it, as of the listing; None: no whole episode."""
+    first_transition: int | None = None
+    """So many transitions were stored before the first of the `transitions_used`, which lie one after another; None
+    where there are none, they came by episode, or the service does not say."""
+    made_with_json: str | None = None
+    """The builds and CPU kinds that made it, a JSON list; None from a service that does not say."""
 
 
 @dataclass(frozen=True)

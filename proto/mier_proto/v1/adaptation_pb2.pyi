@@ -857,6 +857,8 @@ class PolicyVersion(_message.Message):
     CHECKPOINT_FIELD_NUMBER: _builtins.int
     GATE_FIELD_NUMBER: _builtins.int
     RETURNS_FIELD_NUMBER: _builtins.int
+    FIRST_TRANSITION_FIELD_NUMBER: _builtins.int
+    MADE_WITH_JSON_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """1, 2, 3, ... within the session."""
     parent: _builtins.int
@@ -881,6 +883,12 @@ class PolicyVersion(_message.Message):
     """Settings of the fine-tune (relabelling included) as a JSON object; empty otherwise."""
     checkpoint: _builtins.str
     """Name of the checkpoint it descends from."""
+    first_transition: _builtins.int
+    """So many transitions of the session were stored before the first that it learned from, which is followed by the others;
+    unset where there are none, or they came by episode, or that was not recorded yet.
+    """
+    made_with_json: _builtins.str
+    """The builds and CPU kinds that made it, a JSON list; empty where that was not recorded yet."""
     @_builtins.property
     def policy_context(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """The context that the policy acts under. [context_dim]"""
@@ -916,17 +924,23 @@ class PolicyVersion(_message.Message):
         checkpoint: _builtins.str = ...,
         gate: Global___Gate | None = ...,
         returns: Global___EpisodeReturns | None = ...,
+        first_transition: _builtins.int | None = ...,
+        made_with_json: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_gate", b"_gate", "_returns", b"_returns", "_seed", b"_seed", "create_time", b"create_time", "gate", b"gate", "returns", b"returns", "seed", b"seed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_first_transition", b"_first_transition", "_gate", b"_gate", "_returns", b"_returns", "_seed", b"_seed", "create_time", b"create_time", "first_transition", b"first_transition", "gate", b"gate", "returns", b"returns", "seed", b"seed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gate", b"_gate", "_returns", b"_returns", "_seed", b"_seed", "checkpoint", b"checkpoint", "checkpoint_hash", b"checkpoint_hash", "configuration_json", b"configuration_json", "create_time", b"create_time", "gate", b"gate", "model_context_number", b"model_context_number", "number", b"number", "operation_id", b"operation_id", "origin", b"origin", "parent", b"parent", "policy_context", b"policy_context", "promotion", b"promotion", "returns", b"returns", "seed", b"seed", "transitions_used", b"transitions_used", "weights_hash", b"weights_hash"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_first_transition", b"_first_transition", "_gate", b"_gate", "_returns", b"_returns", "_seed", b"_seed", "checkpoint", b"checkpoint", "checkpoint_hash", b"checkpoint_hash", "configuration_json", b"configuration_json", "create_time", b"create_time", "first_transition", b"first_transition", "gate", b"gate", "made_with_json", b"made_with_json", "model_context_number", b"model_context_number", "number", b"number", "operation_id", b"operation_id", "origin", b"origin", "parent", b"parent", "policy_context", b"policy_context", "promotion", b"promotion", "returns", b"returns", "seed", b"seed", "transitions_used", b"transitions_used", "weights_hash", b"weights_hash"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__first_transition: _TypeAlias = _typing.Literal["first_transition"]  # noqa: Y015
+    _WhichOneofArgType__first_transition: _TypeAlias = _typing.Literal["_first_transition", b"_first_transition"]  # noqa: Y015
     _WhichOneofReturnType__gate: _TypeAlias = _typing.Literal["gate"]  # noqa: Y015
     _WhichOneofArgType__gate: _TypeAlias = _typing.Literal["_gate", b"_gate"]  # noqa: Y015
     _WhichOneofReturnType__returns: _TypeAlias = _typing.Literal["returns"]  # noqa: Y015
     _WhichOneofArgType__returns: _TypeAlias = _typing.Literal["_returns", b"_returns"]  # noqa: Y015
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__first_transition) -> _WhichOneofReturnType__first_transition | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__gate) -> _WhichOneofReturnType__gate | None: ...
     @_typing.overload

@@ -192,6 +192,8 @@ def version(value: v.VersionValue) -> pb.PolicyVersion:
         checkpoint=value.checkpoint,
         gate=None if value.gate is None else pb.Gate(**value.gate.model_dump(exclude_none=True)),
         returns=None if value.returns is None else pb.EpisodeReturns(**value.returns.model_dump(exclude_none=True)),
+        first_transition=value.first_transition,
+        made_with_json=value.made_with_json or "",
     )
 
 

@@ -30,6 +30,7 @@ from mier_service.errors import Reason, ServiceError, invalid
 from mier_service.learning.changes import Changes
 from mier_service.learning.publishing import publish_context
 from mier_service.offload import BoundedPool
+from mier_service.provenance import ContextOrigin
 from mier_service.sessions.life import require_seed
 from mier_service.store import idempotency_rows, operation_rows, session_rows, transition_rows
 from mier_service.store.idempotency_rows import Retry
@@ -158,17 +159,24 @@ class Learning:
                 now_s, reference = self._storage.clock(), held.checkpoint.calibration.ood
                 number = session_rows.newest_model_context(write.c, session_id).number + 1
                 context = context_value(number, found, window, now_s, reference)
-                write.reply = self._record(write.c, session_id, context, own.tolist(), elapsed_ms)
+                origin = ContextOrigin.of(session)
+                write.reply = self._record(write.c, session_id, context, own.tolist(), origin, elapsed_ms)
                 write.added(session_id, rows=3 if write.reply.published else 1)
         return write.result
 
     def _record(
-        self, c: Connection, session_id: str, context: ModelContextValue, policy_context: list[float], elapsed_ms: float
+        self,
+        c: Connection,
+        session_id: str,
+        context: ModelContextValue,
+        policy_context: list[float],
+        origin: ContextOrigin,
+        elapsed_ms: float,
     ) -> AdaptationValue:
         session = session_rows.get_session(c, session_id)
         require_learning(session)  # it may have been paused while this was computed
         before = session.active_version
-        active = publish_context(c, session, context, policy_context)
+        active = publish_context(c, session, context, policy_context, origin)
         return AdaptationValue(
             model_context=context,
             active_version=active,

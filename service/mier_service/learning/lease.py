@@ -204,6 +204,8 @@ class Job:
                 create_time=to_time(now_s),
                 checkpoint=start.checkpoint,
                 gate=gate,
+                first_transition=row.first_transition,
+                made_with_json=row.made_with_json,
             )
             session_rows.add_version(c, session.id, version, onnx_hash)
             session_rows.touch(c, {session.id}, now_s)  # whoever asked for it should find it

@@ -10,6 +10,7 @@ from __future__ import annotations
 from sqlalchemy import Connection
 
 from mier_service.data.checkpoints import HeldCheckpoint
+from mier_service.provenance import ContextOrigin, one_build
 from mier_service.store import promotion_rows, session_rows
 from mier_service.store.promotion_rows import SERVICE, Why
 from mier_service.values import (
@@ -27,6 +28,7 @@ def publish_context(
     session: SessionValue,
     context: ModelContextValue,
     policy_context: list[float],
+    origin: ContextOrigin,
     *,
     following_json: str | None = None,
     anew: HeldCheckpoint | None = None,
@@ -35,9 +37,10 @@ def publish_context(
 
     Args:
         policy_context: what the checkpoint's policy acts under in the new version, if there is one.
+        origin: what the context was inferred from.
         anew: the session's checkpoint, where the task is a new one.
     """
-    session_rows.add_model_context(c, session.id, context, following_json)
+    session_rows.add_model_context(c, session.id, context, origin, following_json)
     now_s = context.create_time.timestamp()
     session_rows.touch(c, {session.id}, now_s)
     active, onnx_hash = session_rows.get_version(c, session.id, session.active_version)
@@ -54,6 +57,8 @@ def publish_context(
         "promotion": Promotion.UNGATED,
         "transitions_used": context.transitions_used,
         "create_time": context.create_time,
+        "first_transition": origin.first_transition(context),
+        "made_with_json": one_build(origin.made_with),
     }
     if anew is not None:
         reason = f"the task changed: {reason} since"

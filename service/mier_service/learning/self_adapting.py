@@ -11,30 +11,27 @@ Invariants
 from __future__ import annotations
 
 import asyncio
-import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import structlog
 
 from mier.adaptation import NotFinite
-from mier.following import Followed, Following, follow
 from mier.ood import OUT_OF_DISTRIBUTION
-from mier.warm_start import policy_context_after
 from mier_service.access.callers import current_caller, set_caller
 from mier_service.access.key_bounds import ROW_BYTES
 from mier_service.acting.acting import Acting
 from mier_service.data.checkpoints import Checkpoints, HeldCheckpoint
 from mier_service.data.storage import Storage
 from mier_service.errors import Reason, ServiceError
+from mier_service.learning.following import MAX_FOLLOWED_STEPS, Step, take_step
 from mier_service.learning.learning import Learning, context_value, layout_of
 from mier_service.learning.publishing import publish_context
 from mier_service.offload import BoundedPool
+from mier_service.provenance import ContextOrigin
 from mier_service.store import operation_rows, promotion_rows, session_rows, transition_rows, usage_rows
 from mier_service.transition_matrix import FloatArray
 from mier_service.values import OperationState, Promotion, SessionMode, SessionState, SessionValue, WindowValue
 
-MAX_FOLLOWED_STEPS = 2_000
-"""The newest transitions of the task that a context is found from: ten episodes of the bundled checkpoints' length."""
 _ROWS = 3
 """A context, a version and its promotion; the context alone where acting stays as it is."""
 _SETTLED_AFTER = 2
@@ -48,8 +45,8 @@ class _Seen:
 
     session: SessionValue
     held: HeldCheckpoint
-    state: Following | None
-    """Of the rows below."""
+    following_json: str | None
+    """What the step before came to."""
     rows: FloatArray
     before: int
     """Transitions of the task that are older than these rows."""
@@ -113,20 +110,12 @@ class SelfAdapting:
         seen = self._read(session_id)
         if seen is None:
             return None
-        session, layout = seen.session, layout_of(seen.session)
-        known = 0 if seen.state is None else seen.state.rows
-        *_, terminated, truncated = layout.split(seen.rows[known:])
-        transitions = layout.transitions(seen.rows)
-        ended = bool(terminated.any() or truncated.any())
         try:
-            found = follow(seen.held.checkpoint.agent, seen.state, transitions, episode_ended=ended)
+            step = take_step(seen.held, layout_of(seen.session), seen.following_json, seen.rows, seen.before)
         except NotFinite as error:
             _log.warning("not_followed", session=session_id, detail=str(error))
             return None
-        if found is None:
-            return None
-        own = policy_context_after(seen.held.checkpoint, found.adaptation, transitions)
-        return self._write(session, seen, found, [float(x) for x in own])
+        return None if step is None else self._write(seen.session, seen, step)
 
     def _read(self, session_id: str) -> _Seen | None:
         with self._storage.store.read() as c:
@@ -137,18 +126,11 @@ class SelfAdapting:
             written = session_rows.following_of(c, session_id, session.model_context.number)
             window = WindowValue(last_steps=min(count, MAX_FOLLOWED_STEPS))
             rows = transition_rows.read(c, session_id, layout_of(session), window)
-        before = count - len(rows)
-        state = None if written is None else Following.from_json(json.loads(written))
-        if state is not None:
-            state = None if state.rows < before else replace(state, rows=state.rows - before)
         held = self._checkpoints.get(session.checkpoint, session.checkpoint_hash)
-        return _Seen(session, held, state, rows, before)
+        return _Seen(session, held, written, rows, count - len(rows))
 
-    def _write(
-        self, session: SessionValue, seen: _Seen, found: Followed, policy_context: list[float]
-    ) -> tuple[int, int] | None:
-        rows = found.state.rows + (0 if found.changed else seen.before)
-        state = replace(found.state, rows=rows)
+    def _write(self, session: SessionValue, seen: _Seen, step: Step) -> tuple[int, int] | None:
+        found = step.found
         with self._storage.store.write() as c:
             now = session_rows.get_session(c, session.id)
             if _key(now) != _key(session):
@@ -165,8 +147,9 @@ class SelfAdapting:
                 c,
                 now,
                 context,
-                policy_context,
-                following_json=json.dumps(state.to_json()),
+                step.policy_context,
+                ContextOrigin.of(session),
+                following_json=step.following_json,
                 anew=seen.held if found.changed else None,
             )
             rows_added = 1 if active.number == now.active_version else _ROWS

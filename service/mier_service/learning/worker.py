@@ -34,6 +34,7 @@ from mier_service.errors import Reason, ServiceError
 from mier_service.learning.gating import judge
 from mier_service.learning.lease import Interrupted, Job, Overtaken
 from mier_service.learning.worker_news import Progress, tell
+from mier_service.provenance import build
 from mier_service.store import operation_rows, session_rows, transition_rows
 from mier_service.store.operation_rows import LeaseLost
 from mier_service.store.store import TOKENED
@@ -98,6 +99,8 @@ class Worker:
         now_s = self._storage.clock()
         with self._storage.store.write(of=TOKENED) as c:
             row = operation_rows.claim(c, now_s, self._config.lease_s)
+            if row is not None:
+                operation_rows.note_build(c, row, build())
         if row is None:
             return False
         log = _log.bind(attempt=row.attempts)

@@ -1,6 +1,7 @@
 """The command `mierctl`: one file for each subcommand or group of them, joined here.
 
 Exit status: 0 done; 1 refused or failed, with the reason in one line on standard error; 2 the command line is wrong.
+`replay` has its own.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import typer
 from mier_service.config import CannotStart
 from mier_service.data.backups import BackupError
 from mier_service.errors import ServiceError
-from mier_service.mierctl import keys
+from mier_service.mierctl import keys, versions
 from mier_service.mierctl.backup import backup
 from mier_service.mierctl.output import Refused
 from mier_service.mierctl.purge import purge
+from mier_service.mierctl.replay import replay
 from mier_service.mierctl.restore import restore
 
 app = typer.Typer(
@@ -28,7 +30,9 @@ app = typer.Typer(
 app.command()(backup)
 app.command()(restore)
 app.command()(purge)
+app.command()(replay)
 app.add_typer(keys.app, name="keys")
+app.add_typer(versions.app, name="versions")
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from mier_service.errors import ServiceError, invalid
 from mier_service.learning.changes import Changes
 from mier_service.offload import BoundedPool
 from mier_service.pages import decode_token, encode_token, require_page_size
+from mier_service.provenance import build, one_build
 from mier_service.store import idempotency_rows, promotion_rows, session_rows
 from mier_service.store.idempotency_rows import Retry
 from mier_service.store.promotion_rows import Why
@@ -162,6 +163,7 @@ class Sessions:
             transitions_used=0,
             create_time=now,
             checkpoint=checkpoint,
+            made_with_json=one_build(build()),
         )
         with self._storage.once(retry, SessionValue) as write:
             if write.earlier is None:

@@ -28,6 +28,7 @@ from mier_service.learning.learning import (
     require_same_checkpoint,
 )
 from mier_service.offload import BoundedPool
+from mier_service.provenance import ContextOrigin, one_build
 from mier_service.sessions.lineage import require_reason, require_unpinned
 from mier_service.store import idempotency_rows, operation_rows, promotion_rows, session_rows, transition_rows
 from mier_service.store.idempotency_rows import Retry
@@ -49,6 +50,7 @@ class _Arrival:
 
     context: ModelContextValue
     policy_context: list[float]
+    inferred_from: ContextOrigin
     origin: VersionOrigin
 
 
@@ -102,20 +104,21 @@ class Moving:
     def _arrive(
         self, session: SessionValue, held: HeldCheckpoint, rows: FloatArray, window: WindowValue, now_s: float
     ) -> _Arrival:
+        there = {"checkpoint": held.name, "checkpoint_hash": held.checkpoint.hash}
+        inferred_from = ContextOrigin.of(session).model_copy(update=there)
         if len(rows) < held.checkpoint.agent.configuration.adapt.min_transitions:
             prior = [float(x) for x in held.prior_context]
             context = ModelContextValue(number=0, values=prior, create_time=session_rows.to_time(now_s))
-            return _Arrival(context, prior, VersionOrigin.CHECKPOINT)
+            return _Arrival(context, prior, inferred_from, VersionOrigin.CHECKPOINT)
         transitions = layout_of(session).transitions(rows)
         found = infer(held, transitions)
         own = policy_context_after(held.checkpoint, found, transitions)
-        return _Arrival(
-            context_value(0, found, window, now_s, held.checkpoint.calibration.ood), own.tolist(), VersionOrigin.ADAPT
-        )
+        context = context_value(0, found, window, now_s, held.checkpoint.calibration.ood)
+        return _Arrival(context, own.tolist(), inferred_from, VersionOrigin.ADAPT)
 
     def _record(self, c: Connection, session: SessionValue, held: HeldCheckpoint, arrival: _Arrival, why: Why) -> None:
         context = arrival.context.model_copy(update={"number": session.model_context.number + 1})
-        session_rows.add_model_context(c, session.id, context)
+        session_rows.add_model_context(c, session.id, context, arrival.inferred_from)
         version = VersionValue(
             number=session_rows.newest_version_number(c, session.id) + 1,
             parent=session.active_version,
@@ -128,6 +131,8 @@ class Moving:
             transitions_used=context.transitions_used,
             create_time=context.create_time,
             checkpoint=held.name,
+            first_transition=arrival.inferred_from.first_transition(context),
+            made_with_json=one_build(arrival.inferred_from.made_with),
         )
         onnx_hash = session_rows.onnx_of(c, held.checkpoint.hash, held.weights_hash)
         if onnx_hash is None:

@@ -20,6 +20,7 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, func, insert, or_, 
 
 from mier_service.access.callers import ANONYMOUS
 from mier_service.errors import operation_not_found
+from mier_service.provenance import with_build
 from mier_service.store import usage_rows
 from mier_service.store.schema import key_usage, operations, sessions
 from mier_service.store.session_rows import UNFINISHED, to_time
@@ -147,6 +148,12 @@ def claim(c: Connection, now_s: float, lease_s: float) -> Row[Any] | None:
         )
         .returning(operations)
     ).one()
+
+
+def note_build(c: Connection, row: Row[Any], made_with: str) -> None:
+    """Writes down what the worker that has just claimed it is of."""
+    builds = with_build(row.made_with_json, made_with)
+    c.execute(update(operations).where(operations.c.id == row.id).values(made_with_json=builds))
 
 
 def another_waits(c: Connection, operation_id: str, now_s: float) -> bool:

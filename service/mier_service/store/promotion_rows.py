@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select, update
 
+from mier_service.provenance import ContextOrigin
 from mier_service.store import session_rows
 from mier_service.store.schema import promotions, sessions
 from mier_service.store.session_rows import to_time
@@ -58,7 +59,9 @@ def swap(c: Connection, session: SessionValue, to: VersionValue, why: Why) -> No
         newest = session_rows.newest_model_context(c, session.id)
         if newest.number != context.number:
             renumbered = context.model_copy(update={"number": newest.number + 1, "create_time": to_time(why.time_s)})
-            session_rows.add_model_context(c, session.id, renumbered)
+            there = {"checkpoint": to.checkpoint, "checkpoint_hash": to.checkpoint_hash, "copy_of": context.number}
+            origin = ContextOrigin.of(session).model_copy(update=there)
+            session_rows.add_model_context(c, session.id, renumbered, origin)
     c.execute(update(sessions).where(sessions.c.id == session.id).values(**columns))
     record(c, session.id, session.active_version, to.number, why)
 

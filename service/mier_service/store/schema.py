@@ -91,6 +91,8 @@ model_contexts = Table(
     Column("ood_percentile", Float),
     # `mier.following.Following`, to go on from; null where the context was asked for.
     Column("following_json", Text),
+    # `provenance.ContextOrigin`; null of what was inferred before that was kept.
+    Column("origin_json", Text),
 )
 
 versions = Table(
@@ -116,6 +118,10 @@ versions = Table(
     Column("checkpoint", Text, nullable=False, server_default=""),
     # What the gate saw; null where it did not judge.
     Column("gate_json", Text),
+    # Where its transitions begin, in the order of storing; null as in `ContextOrigin.first_transition`.
+    Column("first_transition", Integers),
+    # `provenance.build` of whoever had a hand in it, a JSON list; null of what was made before that was kept.
+    Column("made_with_json", Text),
     Index("versions_weights", "weights_hash"),
 )
 
@@ -149,6 +155,8 @@ transition_batches = Table(
     Column("rows", LargeBinary, nullable=False),
     # int64 [count]
     Column("policy_versions", LargeBinary, nullable=False),
+    # Of all of the above but the session, see `transition_rows.digest`; null of what was stored before that was kept.
+    Column("sha256", Text),
     UniqueConstraint("session_id", "episode", "first_step", name="transition_batches_key"),
     sqlite_autoincrement=True,
 )
@@ -211,6 +219,8 @@ operations = Table(
     # The request that asked for it, and its trace as JSON of W3C headers: what a worker's log and spans name.
     Column("request_id", Text),
     Column("trace_context", Text),
+    # `provenance.build` of each worker that took it up, a JSON list.
+    Column("made_with_json", Text),
     Index("operations_state", "state"),
     Index("operations_session", "session_id"),
     sqlite_autoincrement=True,

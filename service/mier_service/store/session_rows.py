@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from mier_service.access.callers import ANONYMOUS
 from mier_service.errors import session_not_found, version_not_found
+from mier_service.provenance import ContextOrigin
 from mier_service.store import return_rows, usage_rows
 from mier_service.store.schema import model_contexts, operations, sessions, versions
 from mier_service.values import (
@@ -68,11 +69,15 @@ def add_session(c: Connection, session: SessionValue, owner: str = ANONYMOUS) ->
             max_observation_age_ms=session.max_observation_age_ms,
         )
     )
-    add_model_context(c, session.id, session.model_context)
+    add_model_context(c, session.id, session.model_context, ContextOrigin.of(session))
 
 
 def add_model_context(
-    c: Connection, session_id: str, value: ModelContextValue, following_json: str | None = None
+    c: Connection,
+    session_id: str,
+    value: ModelContextValue,
+    origin: ContextOrigin,
+    following_json: str | None = None,
 ) -> None:
     c.execute(
         insert(model_contexts).values(
@@ -87,6 +92,7 @@ def add_model_context(
             create_time_s=value.create_time.timestamp(),
             ood_percentile=value.ood_percentile,
             following_json=following_json,
+            origin_json=origin.model_dump_json(),
         )
     )
 
@@ -282,17 +288,17 @@ def with_fallback(
 
 def newest_model_context(c: Connection, session_id: str) -> ModelContextValue:
     m = model_contexts
-    return _model_context(
+    return model_context_of(
         c.execute(select(m).where(m.c.session_id == session_id).order_by(m.c.number.desc()).limit(1)).one()
     )
 
 
 def get_model_context(c: Connection, session_id: str, number: int) -> ModelContextValue:
     m = model_contexts
-    return _model_context(c.execute(select(m).where(m.c.session_id == session_id, m.c.number == number)).one())
+    return model_context_of(c.execute(select(m).where(m.c.session_id == session_id, m.c.number == number)).one())
 
 
-def _model_context(row: Row[Any]) -> ModelContextValue:
+def model_context_of(row: Row[Any]) -> ModelContextValue:
     return ModelContextValue(
         number=row.number,
         values=context_list(row.context),
@@ -352,4 +358,6 @@ def _version(row: Row[Any]) -> VersionValue:
         create_time=to_time(row.create_time_s),
         checkpoint=row.checkpoint,
         gate=GateValue.model_validate_json(row.gate_json) if row.gate_json else None,
+        first_transition=row.first_transition,
+        made_with_json=row.made_with_json,
     )

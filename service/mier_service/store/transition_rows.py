@@ -6,6 +6,7 @@ what is stored already must be equal, the rest is appended.
 
 from __future__ import annotations
 
+import hashlib
 from typing import NamedTuple
 
 import numpy as np
@@ -113,6 +114,11 @@ def last_batch_row(c: Connection, session_id: str) -> int:
     return int(c.execute(select(func.max(batches.c.row)).where(batches.c.session_id == session_id)).scalar() or 0)
 
 
+def digest(episode: int, first_step: int, rows: bytes, policy_versions: bytes) -> str:
+    """SHA-256 (hex) of a stored batch: what it holds and whose steps they are."""
+    return hashlib.sha256(f"{episode} {first_step} {len(rows)};".encode() + rows + policy_versions).hexdigest()
+
+
 def _insert(c: Connection, session_id: str, batch: TransitionBatch) -> int:
     """How many bytes it holds."""
     rows = batch.rows.astype(_ROW).tobytes()
@@ -125,6 +131,7 @@ def _insert(c: Connection, session_id: str, batch: TransitionBatch) -> int:
             count=batch.count,
             rows=rows,
             policy_versions=policy_versions,
+            sha256=digest(batch.episode, batch.first_step, rows, policy_versions),
         )
     )
     return len(rows) + len(policy_versions)
