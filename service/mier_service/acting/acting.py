@@ -19,6 +19,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +45,8 @@ FloatArray = npt.NDArray[np.float32]
 _MAX_CATCH_UPS = 20
 MAY_PASS = (Reason.STORAGE_UNAVAILABLE, Reason.VERSION_UNUSABLE, Reason.OVERLOADED, Reason.TOO_MANY_CALLS)
 """Why a load may fail though the session is there."""
+Opened = TypeVar("Opened")
+
 _log = structlog.get_logger(__name__)
 
 
@@ -203,7 +206,7 @@ class Acting:
 
     def require_usable(self, session_id: str, number: int, onnx_hash: str) -> None:
         """Refuses a version whose policy does not load. Reads its file, so it is not for the event loop."""
-        _open(session_id, number, lambda: Policy(self._onnx_files.get(onnx_hash)))
+        open_version(session_id, number, lambda: Policy(self._onnx_files.get(onnx_hash)))
 
     @property
     def in_memory(self) -> int:
@@ -316,7 +319,7 @@ class Acting:
     def _load_version(
         self, session: SessionValue, version: VersionValue, onnx_hash: str, in_place_of: int | None = None
     ) -> Active:
-        policy = _open(
+        policy = open_version(
             session.id,
             version.number,
             lambda: self._policies.get(onnx_hash, lambda: self._onnx_files.get(onnx_hash)),
@@ -337,7 +340,8 @@ class Acting:
         )
 
 
-def _open(session_id: str, number: int, load: Callable[[], Policy]) -> Policy:
+def open_version(session_id: str, number: int, load: Callable[[], Opened]) -> Opened:
+    """What `load` reads of a version's files; refused as callers are told of it where that fails."""
     try:
         return load()
     except OSError as error:

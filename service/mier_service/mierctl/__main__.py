@@ -12,7 +12,7 @@ import typer
 from mier_service.config import CannotStart
 from mier_service.data.backups import BackupError
 from mier_service.errors import ServiceError
-from mier_service.mierctl import keys
+from mier_service.mierctl import bundles, keys
 from mier_service.mierctl.backup import backup
 from mier_service.mierctl.output import Refused
 from mier_service.mierctl.purge import purge
@@ -29,6 +29,7 @@ app.command()(backup)
 app.command()(restore)
 app.command()(purge)
 app.add_typer(keys.app, name="keys")
+app.add_typer(bundles.app, name="bundles")
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, func, insert, select, update
 
 from mier_service.store import session_rows
 from mier_service.store.schema import promotions, sessions
@@ -78,6 +78,12 @@ def acted_before(c: Connection, session_id: str) -> int | None:
         else:
             stack.append(to_version)
     return stack[-2] if len(stack) > 1 else None
+
+
+def newest_serial(c: Connection, session_id: str) -> int:
+    """Grows with each entry of the session, a rollback's included; never reused. 0: there is none."""
+    statement = select(func.max(promotions.c.row)).where(promotions.c.session_id == session_id)
+    return int(c.execute(statement).scalar() or 0)
 
 
 def list_promotions(
