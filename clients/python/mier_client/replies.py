@@ -41,11 +41,10 @@ def json_object(response: httpx.Response) -> dict[str, Any] | None:
     return body if isinstance(body, dict) else None
 
 
-def within(body: bytes, max_bytes: int) -> bytes:
-    """The body, unless it is larger: then ServerFault (REPLY_TOO_LARGE)."""
-    if len(body) > max_bytes:
+def require_within(size_bytes: int, max_bytes: int) -> None:
+    """ServerFault (REPLY_TOO_LARGE) for more."""
+    if size_bytes > max_bytes:
         raise ServerFault(Problem("REPLY_TOO_LARGE", f"expected a reply of at most {max_bytes} bytes, got more"))
-    return body
 
 
 def unexpected(detail: str) -> ServerFault:
