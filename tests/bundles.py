@@ -31,7 +31,7 @@ def graph(gain: float) -> bytes:
         helper.make_node("Add", ["mean", "noise"], ["action"]),
     ]
     made = helper.make_graph(
-        nodes, "policy", values[:3], values[3:], [numpy_helper.from_array(np.float32(gain), "gain")]
+        nodes, "policy", values[:3], values[3:], [numpy_helper.from_array(np.array(gain, np.float32), "gain")]
     )
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     onnx.checker.check_model(model)

@@ -17,9 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,16 +26,17 @@ import structlog
 from mier import exploration
 from mier_proto import convert
 from mier_service.acting.budget import Budget
+from mier_service.acting.opening import open_version
 from mier_service.acting.policies import Policy, PolicyCache
 from mier_service.acting.ready_sessions import Active, ReadySessions
 from mier_service.acting.rules import EnforcedRules
 from mier_service.acting.standby import NEEDS_BASE, Standby, Standbys
-from mier_service.data.files import ContentFiles, DamagedFile
+from mier_service.data.files import ContentFiles
 from mier_service.errors import Reason, ServiceError, Violation, invalid
 from mier_service.offload import BoundedPool
 from mier_service.store import session_rows
 from mier_service.store.session_rows import Acts
-from mier_service.store.store import Store, storage_unavailable
+from mier_service.store.store import Store
 from mier_service.values import MAX_INDEX, FallbackValue, SessionValue, VersionValue
 
 FloatArray = npt.NDArray[np.float32]
@@ -45,8 +44,6 @@ FloatArray = npt.NDArray[np.float32]
 _MAX_CATCH_UPS = 20
 MAY_PASS = (Reason.STORAGE_UNAVAILABLE, Reason.VERSION_UNUSABLE, Reason.OVERLOADED, Reason.TOO_MANY_CALLS)
 """Why a load may fail though the session is there."""
-Opened = TypeVar("Opened")
-
 _log = structlog.get_logger(__name__)
 
 
@@ -338,20 +335,6 @@ class Acting:
             in_place_of=in_place_of,
             rules=EnforcedRules.of(session),
         )
-
-
-def open_version(session_id: str, number: int, load: Callable[[], Opened]) -> Opened:
-    """What `load` reads of a version's files; refused as callers are told of it where that fails."""
-    try:
-        return load()
-    except OSError as error:
-        raise storage_unavailable(error) from error
-    except DamagedFile as error:
-        raise ServiceError(
-            Reason.VERSION_UNUSABLE,
-            f"version {number} of session {session_id} cannot act: {error}. Restore the data folder "
-            "from a backup, or fine-tune a new session",
-        ) from error
 
 
 def answer(call: ActCall, active: Active) -> Action:

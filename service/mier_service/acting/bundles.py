@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from mier_proto.bundles import ActsWith, Manifest, pack
-from mier_service.acting.acting import open_version
+from mier_service.acting.opening import open_version
 from mier_service.acting.rules import EnforcedRules
 from mier_service.data.files import ContentFiles
 from mier_service.data.storage import Storage
