@@ -12,7 +12,7 @@ import pytest
 
 from mier_client.edge import BundledPolicy, BundleReader, BundleRefused, BundleTooOld, Edge, exploration_noise
 from mier_client.errors import Unavailable
-from mier_client.values import Fallback, FallbackKind, FallbackReason
+from mier_client.values import FallbackKind, FallbackReason
 from mier_proto.bundles import Manifest, Unpacked, pack
 from tests.bundles import (
     DIM,
@@ -136,9 +136,12 @@ def test_too_old_is_answered_by_what_was_declared(declared: str, later_s: float)
     assert (acting.act(ONE)[0], acting.fallback) == (1.5, None)
     clock.now_s = NOW_S + later_s
     assert (acting.act(ZERO).tolist(), acting.version) == ([value] * DIM, version)
-    assert acting.fallback == Fallback(kind, FallbackReason.TOO_OLD)
+    assert acting.fallback is not None
+    assert (acting.fallback.kind, acting.fallback.reason) == (kind, FallbackReason.TOO_OLD)
     acting.take(bundle(replace(manifest, create_time_unix_us=round(1e6 * clock.now_s))))
-    assert (acting.act(ZERO)[0], acting.version, acting.fallback) == (0.5, 4, None)
+    assert (acting.act(ZERO)[0], acting.version) == (0.5, 4)
+    assert acting.acted is not None
+    assert acting.acted.fallback is None
 
 
 def test_holds_keep_the_limits_too() -> None:

@@ -99,8 +99,8 @@ class StepQueue:
                 Problem("QUEUE_OF_ANOTHER_SESSION", f"expected steps of session {session_id}, it has those of {row[0]}")
             )
         self._dims: tuple[int, int] = row[1:3]
-        self._next_episode = max(row[3], first_episode)
-        (self._count,) = self._db.execute("SELECT count(*) FROM steps").fetchone()
+        self._next_episode: int = max(row[3], first_episode)
+        self._count: int = self._db.execute("SELECT count(*) FROM steps").fetchone()[0]
 
     @property
     def pending_steps(self) -> int:
