@@ -16,6 +16,7 @@ import structlog
 import torch
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from mier_service.access.bundle_key import load_bundle_key
 from mier_service.access.exposure import exposure_of
 from mier_service.access.gate import Gate
 from mier_service.access.guarded import GuardedCore
@@ -23,6 +24,7 @@ from mier_service.access.key_bounds import CallsUnderWay, KeyBounds
 from mier_service.access.refresh import keep_current
 from mier_service.access.tls import load_tls
 from mier_service.acting.acting import Acting
+from mier_service.acting.bundles import Bundles
 from mier_service.acting.other_services import OtherServices
 from mier_service.acting.ready_sessions import ReadySessions
 from mier_service.acting.timely import TimelyActing
@@ -135,6 +137,12 @@ class Service:
             TimelyActing(acting, self._store_pool, max_batch=config.max_act_batch, on_fallback=_counter(self._metrics)),
             Lineage(self._storage, acting, self._store_pool),
             Moving(self._storage, self._checkpoints, acting, self._adapt_pool),
+            Bundles(
+                self._storage,
+                load_bundle_key(config.data, config.bundle_key).sign,
+                self._store_pool,
+                config.bundle_max_age_s,
+            ),
         )
         core = watched(GuardedCore.of(plain, self._gate), self._metrics)
         self._poller = Poller(

@@ -64,6 +64,15 @@ class ServeConfig(BaseSettings):
     tls_client_ca: Path | None = Field(
         default=None, description="PEM authority of clients' certificates; if given, every client must show one"
     )
+    bundle_key: Path | None = Field(
+        default=None,
+        description="PEM private key (Ed25519, unencrypted) that signs bundles; made in --data unless given",
+    )
+    bundle_max_age_s: float = Field(
+        default=3600.0,
+        gt=0,
+        description="a robot that acts by bundles falls back where it got no newer one for so many seconds",
+    )
     insecure_public_bind: bool = Field(
         default=False,
         description="allow a host that is not loopback although strangers could call: the network keeps them out",

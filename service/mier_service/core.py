@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mier_service.acting.bundles import Bundles
 from mier_service.acting.timely import TimelyActing
 from mier_service.learning.learning import Learning
 from mier_service.sessions.life import Sessions
@@ -14,7 +15,8 @@ from mier_service.sessions.recording import Recording
 
 @dataclass(frozen=True)
 class Core:
-    """Create and look after sessions, record what they live through, learn from it, act; decide by hand what acts."""
+    """Create and look after sessions, record what they live through, learn from it, act; decide by hand what acts; give
+    away what acts, signed."""
 
     sessions: Sessions
     recording: Recording
@@ -22,3 +24,4 @@ class Core:
     acting: TimelyActing
     lineage: Lineage
     moving: Moving
+    bundles: Bundles

@@ -83,6 +83,7 @@ HTTP = {
     "POST /sessions/{session_id}/unpin": HttpCall(Scope.ADMIN, lambda ids: {"reason": "r"}),
     "POST /sessions/{session_id}/move": HttpCall(Scope.ADMIN, lambda ids: {"checkpoint": REWARD, "reason": "r"}),
     "GET /sessions/{session_id}/promotions": HttpCall(Scope.ACT),
+    "GET /sessions/{session_id}/bundle": HttpCall(Scope.ACT),
     "POST /adapt": HttpCall(Scope.ADAPT, lambda ids: {"session_id": ids.session}),
     "POST /finetune": HttpCall(Scope.ADAPT, lambda ids: {"session_id": ids.session, "updates": 20}),
     "GET /operations/{operation_id}": HttpCall(Scope.ADAPT),
@@ -148,6 +149,7 @@ GRPC = {
         Scope.ADMIN, lambda ids: pb.MoveSessionRequest(session_id=ids.session, checkpoint=REWARD, reason="r")
     ),
     "ListPromotions": GrpcCall(Scope.ACT, lambda ids: pb.ListPromotionsRequest(session_id=ids.session)),
+    "GetBundle": GrpcCall(Scope.ACT, lambda ids: pb.GetBundleRequest(session_id=ids.session)),
     "SubmitTransitions": GrpcCall(Scope.ADAPT, _batch),
     "SubmitTransitionsStream": GrpcCall(Scope.ADAPT, lambda ids: pb.SubmitTransitionsStreamRequest(batch=_batch(ids))),
     "Adapt": GrpcCall(Scope.ADAPT, lambda ids: pb.AdaptRequest(session_id=ids.session)),

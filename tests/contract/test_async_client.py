@@ -18,6 +18,7 @@ from mier_client import (
     InvalidRequest,
     NotFound,
     OperationState,
+    ServerFault,
     Session,
     SessionState,
     Timeouts,
@@ -81,6 +82,10 @@ async def test_a_robots_round_is_that_of_the_blocking_client(client: AsyncClient
     assert not (await client.unpin(session.id, reason="r")).pinned
     with pytest.raises(Conflict, match="ENVIRONMENT_MISMATCH"):
         await client.move(session.id, DYNAMICS, reason="r")
+    bundle = await client.get_bundle(session.id)
+    assert bundle is not None
+    with pytest.raises(ServerFault, match="REPLY_TOO_LARGE"):
+        await client.get_bundle(session.id, max_bytes=len(bundle) - 1)
     kinds = [entry.kind async for entry in client.list_promotions(session.id)]
     assert [str(kind) for kind in kinds] == ["publish", "publish", "publish", "rollback", "promote", "pin", "unpin"]
     assert (await client.pause(session.id)).state is SessionState.PAUSED

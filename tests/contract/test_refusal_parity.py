@@ -87,6 +87,16 @@ MISTAKES = {
     "versions of no session": Mistake(
         R.SESSION_NOT_FOUND, ("GET", "/sessions/x/versions"), "ListVersions", pb.ListVersionsRequest(session_id="x")
     ),
+    "no such session to act by oneself": Mistake(
+        R.SESSION_NOT_FOUND, ("GET", "/sessions/x/bundle"), "GetBundle", pb.GetBundleRequest(session_id="x")
+    ),
+    "a graph that has no such name": Mistake(
+        R.INVALID_ARGUMENT,
+        ("GET", f"/sessions/{SESSION}/bundle"),
+        "GetBundle",
+        pb.GetBundleRequest(session_id=SESSION, known_graphs=["A" * 64]),
+        query={"known_graphs": ["A" * 64]},
+    ),
     "no such session to act": _act(R.SESSION_NOT_FOUND, OBSERVATION, session_id="\u00e9\u00e8", deterministic=True),
     "no such checkpoint": _create(R.CHECKPOINT_NOT_FOUND, checkpoint="../../etc"),
     "no such operation": Mistake(

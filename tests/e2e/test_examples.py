@@ -7,9 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from mier_client import Client
 from mier_mujoco.ruined import with_ruined
 from mier_mujoco.server_process import Address, running_server
-from tests.e2e.conftest import CHECKPOINTS
+from tests.contract.wire import Wire
+from tests.e2e.conftest import CHECKPOINTS, PATIENT
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CLIENTS = EXAMPLES.parent / "docs" / "clients.md"
@@ -76,6 +81,35 @@ def test_joints_that_flip_and_a_candidate_that_is_refused(tmp_path: Path) -> Non
     assert f"{ruined} rejected Gate(" in out
     assert "cheetah-negated promoted Gate(" in out
     assert len((EXAMPLES / "joints_that_flip.py").read_text().splitlines()) < 40
+
+
+def test_a_robot_acts_on_while_the_network_is_cut(tmp_path: Path) -> None:
+    """Broken on purpose: with a robot that asks the service for each action; it ends at the cut."""
+    private = Ed25519PrivateKey.generate()
+    pem = tmp_path / "key.pem"
+    pem.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    flags = ["--checkpoints", str(CHECKPOINTS), "--bundle-key", str(pem), "--finetune-workers", "0"]
+    with running_server(flags, ready_within_s=240.0) as address, Wire(address.grpc) as wire:
+        command = [sys.executable, "-W", "error", str(EXAMPLES / "edge_robot.py"), "--service", wire.url]
+        command += ["--key", private.public_key().public_bytes_raw().hex(), "--folder", str(tmp_path / "robot")]
+        robot = subprocess.Popen([*command, "--episodes", "5"], stdout=subprocess.PIPE, text=True)
+        assert robot.stdout is not None
+        told = []
+        for line in robot.stdout:
+            told.append(line)
+            if len(told) == 1:
+                wire.cut()
+            if len(told) == 4:
+                wire.lead_to(address.grpc)
+        robot.stdout.close()
+        assert robot.wait() == 0
+        with Client.connect(wire.url, PATIENT) as client:
+            (session,) = client.list_sessions()
+    waiting = [int(found) for found in re.findall(r"(\d+) steps wait", "".join(told))]
+    assert waiting[2] >= 200  # of an episode during which there was no network
+    assert told[-1] == "all steps arrived\n"
+    assert session.transitions_count == 1000
+    assert session.model_context.transitions_used > 0
 
 
 def test_the_page_about_clients_runs(service: Address, tmp_path: Path) -> None:

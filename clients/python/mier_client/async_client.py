@@ -85,6 +85,8 @@ class AsyncClient(Awaiting):
     move = awaiting(Surface.move)
     list_promotions = awaiting_pages(Surface.list_promotions)
 
+    get_bundle = awaiting(Surface.get_bundle)
+
     live = awaiting(Surface.live)
     ready = awaiting(Surface.ready)
 

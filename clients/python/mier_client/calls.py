@@ -149,6 +149,11 @@ class Calls(Protocol):
         self, session_id: str, page: Page, timeout_s: float
     ) -> Call[tuple[Sequence[PromotionRecord], str]]: ...
 
+    def get_bundle(
+        self, session_id: str, known_tag: str, known_graphs: Sequence[str], max_bytes: int, timeout_s: float
+    ) -> Call[bytes | None]:
+        """The file, at most so large; None: the one with that tag is what acts."""
+
     def live(self, timeout_s: float) -> Call[bool]: ...
 
     def ready(self, timeout_s: float) -> Call[bool]: ...

@@ -88,6 +88,8 @@ class Client(Blocking):
     move = blocking(Surface.move)
     list_promotions = blocking_pages(Surface.list_promotions)
 
+    get_bundle = blocking(Surface.get_bundle)
+
     live = blocking(Surface.live)
     ready = blocking(Surface.ready)
 

@@ -11,6 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from mier_client import grpc_codec as codec
 from mier_client.calls import ActQuery, Call, Page, TransitionBatch
+from mier_client.replies import require_within
 from mier_client.values import (
     Acted,
     ActingRules,
@@ -161,6 +162,17 @@ class GrpcCalls:
     ) -> GrpcCall[tuple[Sequence[PromotionRecord], str]]:
         request = pb.ListPromotionsRequest(session_id=session_id, page_size=page.size, page_token=page.token)
         return GrpcCall(codec.promotions, timeout_s, "ListPromotions", request)
+
+    def get_bundle(
+        self, session_id: str, known_tag: str, known_graphs: Sequence[str], max_bytes: int, timeout_s: float
+    ) -> GrpcCall[bytes | None]:
+        request = pb.GetBundleRequest(session_id=session_id, known_tag=known_tag, known_graphs=known_graphs)
+
+        def read(reply: Any) -> bytes | None:
+            require_within(len(reply.bundle), max_bytes)
+            return reply.bundle or None
+
+        return GrpcCall(read, timeout_s, "GetBundle", request)
 
     def live(self, timeout_s: float) -> GrpcCall[bool]:
         return GrpcCall(lambda reply: True, timeout_s, "Check", health_pb2.HealthCheckRequest(), _HEALTH)

@@ -39,10 +39,12 @@ class HttpCall(Call[Value]):
     method: str
     path: str
     body: Mapping[str, Any] | None = None
-    query: Mapping[str, str] | None = None
+    query: Mapping[str, str | Sequence[str]] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     any_status: bool = False
     """Whether an error's status is an answer, too."""
+    max_bytes: int | None = None
+    """No more of the answer is read; None: it is taken as it comes."""
 
     def arguments(self) -> dict[str, Any]:
         """For httpx, without a timeout."""
@@ -182,6 +184,19 @@ class HttpCalls:
         self, session_id: str, page: Page, timeout_s: float
     ) -> HttpCall[tuple[Sequence[PromotionRecord], str]]:
         return _get(_session(session_id, "promotions"), _page_query(page), codec.promotions, timeout_s)
+
+    def get_bundle(
+        self, session_id: str, known_tag: str, known_graphs: Sequence[str], max_bytes: int, timeout_s: float
+    ) -> HttpCall[bytes | None]:
+        return HttpCall(
+            lambda response: response.content or None,
+            timeout_s,
+            "GET",
+            _PREFIX + _session(session_id, "bundle"),
+            query={"known_graphs": list(known_graphs)} if known_graphs else None,
+            headers={"If-None-Match": f'"{known_tag}"'} if known_tag else {},
+            max_bytes=max_bytes,
+        )
 
     def live(self, timeout_s: float) -> HttpCall[bool]:
         return HttpCall(_succeeded, timeout_s, "GET", "/livez", any_status=True)

@@ -15,6 +15,7 @@ from mier_client.calls import Call
 from mier_client.errors import DeadlineExceeded, Problem, Unavailable
 from mier_client.events import Events
 from mier_client.http_calls import HttpCall, HttpCalls
+from mier_client.replies import require_within
 from mier_client.security import Tls, authorization
 from mier_client.tracing import TRACED, add_trace, add_trace_awaited
 from mier_client.transport import ActStream, AsyncActStream, AsyncTransport, Transport, own
@@ -37,7 +38,15 @@ class HttpTransport(Transport):
     def send(self, call: Call[Value]) -> Value:
         own_call = own(HttpCall, call)
         with _typed_errors():
-            response = self._http.request(**own_call.arguments(), timeout=call.timeout_s)
+            if own_call.max_bytes is None:
+                response = self._http.request(**own_call.arguments(), timeout=call.timeout_s)
+            else:
+                with self._http.stream(**own_call.arguments(), timeout=call.timeout_s) as stream:
+                    body = bytearray()
+                    for part in stream.iter_bytes():
+                        body += part
+                        require_within(len(body), own_call.max_bytes)
+                response = _read(stream, body)
         value: Value = own_call.answer(response)
         return value
 
@@ -74,7 +83,15 @@ class AsyncHttpTransport(AsyncTransport):
         own_call = own(HttpCall, call)
         with _typed_errors():
             async with asyncio.timeout(call.timeout_s):
-                response = await self._http.request(**own_call.arguments(), timeout=call.timeout_s)
+                if own_call.max_bytes is None:
+                    response = await self._http.request(**own_call.arguments(), timeout=call.timeout_s)
+                else:
+                    async with self._http.stream(**own_call.arguments(), timeout=call.timeout_s) as stream:
+                        body = bytearray()
+                        async for part in stream.aiter_bytes():
+                            body += part
+                            require_within(len(body), own_call.max_bytes)
+                    response = _read(stream, body)
         value: Value = own_call.answer(response)
         return value
 
@@ -126,6 +143,12 @@ class _AsyncCallByCall(AsyncActStream):
 def _options(url: str, tls: Tls | None, api_key: str | None) -> dict[str, Any]:
     headers = {} if api_key is None else {"Authorization": authorization(api_key)}
     return {"base_url": url, "trust_env": False, "verify": tls.http() if tls is not None else True, "headers": headers}
+
+
+def _read(stream: httpx.Response, body: bytearray) -> httpx.Response:
+    """The response with the body that was read of it, which is not encoded any more."""
+    headers = [(name, value) for name, value in stream.headers.items() if name != "content-encoding"]
+    return httpx.Response(stream.status_code, headers=headers, content=bytes(body), request=stream.request)
 
 
 def _patience(call: Call[Any]) -> httpx.Timeout:

@@ -41,5 +41,11 @@ def json_object(response: httpx.Response) -> dict[str, Any] | None:
     return body if isinstance(body, dict) else None
 
 
+def require_within(size_bytes: int, max_bytes: int) -> None:
+    """ServerFault (REPLY_TOO_LARGE) for more."""
+    if size_bytes > max_bytes:
+        raise ServerFault(Problem("REPLY_TOO_LARGE", f"expected a reply of at most {max_bytes} bytes, got more"))
+
+
 def unexpected(detail: str) -> ServerFault:
     return ServerFault(Problem("UNEXPECTED_REPLY", detail))

@@ -34,6 +34,7 @@ from mier_client.values import (
 Value = TypeVar("Value")
 
 PAGE_SIZE = 100
+MAX_BUNDLE_BYTES = 32 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -278,6 +279,26 @@ class Surface:
     def list_promotions(self, session_id: str, *, timeout_s: float | None = None) -> Pages[PromotionRecord]:
         """Which version acted, since when, by whom and why; oldest first, page by page, each with the deadline."""
         return Pages(lambda page: self._plan(lambda t: self._calls.list_promotions(session_id, page, t), timeout_s))
+
+    # Acting by oneself
+
+    def get_bundle(
+        self,
+        session_id: str,
+        *,
+        known_tag: str = "",
+        known_graphs: Sequence[str] = (),
+        max_bytes: int = MAX_BUNDLE_BYTES,
+        timeout_s: float | None = None,
+    ) -> Plan[bytes | None]:
+        """What the session acts with, as one signed file: `mier_client.edge` checks it and acts with it.
+
+        None: the bundle whose `tag` is `known_tag` is what acts, and not old yet. `known_graphs` are the SHA-256 of
+        ONNX files that the caller has, which the file leaves out. ServerFault: it has more than `max_bytes`.
+        """
+        return self._plan(
+            lambda t: self._calls.get_bundle(session_id, known_tag, known_graphs, max_bytes, t), timeout_s
+        )
 
     # Operations
 

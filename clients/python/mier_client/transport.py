@@ -100,6 +100,7 @@ class Transport(ABC):
     unpin = sent(Calls.unpin)
     move = sent(Calls.move)
     list_promotions = sent(Calls.list_promotions)
+    get_bundle = sent(Calls.get_bundle)
     live = sent(Calls.live)
     ready = sent(Calls.ready)
 

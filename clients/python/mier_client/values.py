@@ -133,6 +133,8 @@ class FallbackReason(StrEnum):
     """The budget was used up before the policy was asked, or by the time it had answered."""
     UNAVAILABLE = "unavailable"
     """What should act cannot be read now."""
+    TOO_OLD = "too_old"
+    """At the edge alone: the bundle is older than it may be."""
     UNRECOGNIZED = "unrecognized"
     """Something that a later release of the service knows."""
 

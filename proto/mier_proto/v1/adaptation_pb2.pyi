@@ -2663,3 +2663,61 @@ class ListPromotionsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListPromotionsResponse: _TypeAlias = ListPromotionsResponse  # noqa: Y015
+
+@_typing.final
+class GetBundleRequest(_message.Message):
+    """Asks for what a session acts with."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    KNOWN_TAG_FIELD_NUMBER: _builtins.int
+    KNOWN_GRAPHS_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """Id of the session; required."""
+    known_tag: _builtins.str
+    """`tag` of the bundle that the caller has; empty: none. Up to 100 characters."""
+    @_builtins.property
+    def known_graphs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """SHA-256 of ONNX files that the caller has, 64 lower-case hex digits each, at most 8: the file leaves those out."""
+
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        known_tag: _builtins.str = ...,
+        known_graphs: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["known_graphs", b"known_graphs", "known_tag", b"known_tag", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBundleRequest: _TypeAlias = GetBundleRequest  # noqa: Y015
+
+@_typing.final
+class GetBundleResponse(_message.Message):
+    """What a session acts with."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUNDLE_FIELD_NUMBER: _builtins.int
+    TAG_FIELD_NUMBER: _builtins.int
+    bundle: _builtins.bytes
+    """The file: see docs/clients.md for its format. Empty: the bundle that the caller has is what acts, and not old yet."""
+    tag: _builtins.str
+    """Tells this bundle apart from every other one of the session."""
+    def __init__(
+        self,
+        *,
+        bundle: _builtins.bytes = ...,
+        tag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle", "tag", b"tag"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBundleResponse: _TypeAlias = GetBundleResponse  # noqa: Y015

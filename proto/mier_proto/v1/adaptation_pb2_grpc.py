@@ -155,6 +155,11 @@ class AdaptationServiceStub:
                 request_serializer=mier__proto_dot_v1_dot_adaptation__pb2.ListPromotionsRequest.SerializeToString,
                 response_deserializer=mier__proto_dot_v1_dot_adaptation__pb2.ListPromotionsResponse.FromString,
                 _registered_method=True)
+        self.GetBundle = channel.unary_unary(
+                '/mier_proto.v1.AdaptationService/GetBundle',
+                request_serializer=mier__proto_dot_v1_dot_adaptation__pb2.GetBundleRequest.SerializeToString,
+                response_deserializer=mier__proto_dot_v1_dot_adaptation__pb2.GetBundleResponse.FromString,
+                _registered_method=True)
 
 
 class AdaptationServiceServicer:
@@ -343,6 +348,14 @@ class AdaptationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetBundle(self, request, context):
+        """What the session acts with, as one signed file for a robot that acts by itself; or that what the robot has is still good.
+        NOT_FOUND: no such session. UNAVAILABLE: the active version's file is damaged.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdaptationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -465,6 +478,11 @@ def add_AdaptationServiceServicer_to_server(servicer, server):
                     servicer.ListPromotions,
                     request_deserializer=mier__proto_dot_v1_dot_adaptation__pb2.ListPromotionsRequest.FromString,
                     response_serializer=mier__proto_dot_v1_dot_adaptation__pb2.ListPromotionsResponse.SerializeToString,
+            ),
+            'GetBundle': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetBundle,
+                    request_deserializer=mier__proto_dot_v1_dot_adaptation__pb2.GetBundleRequest.FromString,
+                    response_serializer=mier__proto_dot_v1_dot_adaptation__pb2.GetBundleResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1116,6 +1134,33 @@ class AdaptationService:
             '/mier_proto.v1.AdaptationService/ListPromotions',
             mier__proto_dot_v1_dot_adaptation__pb2.ListPromotionsRequest.SerializeToString,
             mier__proto_dot_v1_dot_adaptation__pb2.ListPromotionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBundle(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mier_proto.v1.AdaptationService/GetBundle',
+            mier__proto_dot_v1_dot_adaptation__pb2.GetBundleRequest.SerializeToString,
+            mier__proto_dot_v1_dot_adaptation__pb2.GetBundleResponse.FromString,
             options,
             channel_credentials,
             insecure,

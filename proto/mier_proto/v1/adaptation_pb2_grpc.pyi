@@ -125,6 +125,10 @@ class AdaptationServiceStub:
     """
     ListPromotions: _grpc.UnaryUnaryMultiCallable[_adaptation_pb2.ListPromotionsRequest, _adaptation_pb2.ListPromotionsResponse]
     """Reads which version acted, since when, by whom and why; oldest first, in pages."""
+    GetBundle: _grpc.UnaryUnaryMultiCallable[_adaptation_pb2.GetBundleRequest, _adaptation_pb2.GetBundleResponse]
+    """What the session acts with, as one signed file for a robot that acts by itself; or that what the robot has is still good.
+    NOT_FOUND: no such session. UNAVAILABLE: the active version's file is damaged.
+    """
 
 @_typing.type_check_only
 class AdaptationServiceAsyncStub(AdaptationServiceStub):
@@ -205,6 +209,10 @@ class AdaptationServiceAsyncStub(AdaptationServiceStub):
     """
     ListPromotions: _aio.UnaryUnaryMultiCallable[_adaptation_pb2.ListPromotionsRequest, _adaptation_pb2.ListPromotionsResponse]  # type: ignore[assignment]
     """Reads which version acted, since when, by whom and why; oldest first, in pages."""
+    GetBundle: _aio.UnaryUnaryMultiCallable[_adaptation_pb2.GetBundleRequest, _adaptation_pb2.GetBundleResponse]  # type: ignore[assignment]
+    """What the session acts with, as one signed file for a robot that acts by itself; or that what the robot has is still good.
+    NOT_FOUND: no such session. UNAVAILABLE: the active version's file is damaged.
+    """
 
 class AdaptationServiceServicer(metaclass=_abc_1.ABCMeta):
     """Adapts a policy to a task that nobody trained for, and acts with it."""
@@ -426,5 +434,15 @@ class AdaptationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_adaptation_pb2.ListPromotionsResponse, _abc.Awaitable[_adaptation_pb2.ListPromotionsResponse]]:
         """Reads which version acted, since when, by whom and why; oldest first, in pages."""
+
+    @_abc_1.abstractmethod
+    def GetBundle(
+        self,
+        request: _adaptation_pb2.GetBundleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_adaptation_pb2.GetBundleResponse, _abc.Awaitable[_adaptation_pb2.GetBundleResponse]]:
+        """What the session acts with, as one signed file for a robot that acts by itself; or that what the robot has is still good.
+        NOT_FOUND: no such session. UNAVAILABLE: the active version's file is damaged.
+        """
 
 def add_AdaptationServiceServicer_to_server(servicer: AdaptationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -6,7 +6,7 @@ to bottom, this file is the table of who may do what (in words: SECURITY.md).
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, cast
@@ -14,6 +14,7 @@ from typing import Any, cast
 from mier_service.access.gate import Caller, Gate, not_its_session
 from mier_service.access.keys import Scope
 from mier_service.acting.acting import ActCall, Action
+from mier_service.acting.bundles import Bundles, Packed
 from mier_service.acting.timely import TimelyActing
 from mier_service.core import Core
 from mier_service.environments import ExpectedEnvironment
@@ -195,6 +196,18 @@ class GuardedMoving:
         return await self._plain.move(session_id, checkpoint, reason, key)
 
 
+class GuardedBundles:
+    """See `Bundles`."""
+
+    def __init__(self, plain: Bundles, gate: Gate) -> None:
+        self._plain = plain
+        self._gate = gate
+
+    async def get(self, session_id: str, known_tag: str, known_graphs: Sequence[str]) -> Packed | None:
+        self._gate.require(Scope.ACT, session_id)
+        return await self._plain.get(session_id, known_tag, known_graphs)
+
+
 class GuardedActing:
     """See `TimelyActing`. Costs an act two look-ups in memory."""
 
@@ -227,6 +240,7 @@ class GuardedCore:
     acting: GuardedActing
     lineage: GuardedLineage
     moving: GuardedMoving
+    bundles: GuardedBundles
 
     @staticmethod
     def of(core: Core, gate: Gate) -> GuardedCore:
@@ -237,4 +251,5 @@ class GuardedCore:
             GuardedActing(core.acting, gate),
             GuardedLineage(core.lineage, gate),
             GuardedMoving(core.moving, gate),
+            GuardedBundles(core.bundles, gate),
         )

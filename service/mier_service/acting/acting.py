@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,16 +26,17 @@ import structlog
 from mier import exploration
 from mier_proto import convert
 from mier_service.acting.budget import Budget
+from mier_service.acting.opening import open_version
 from mier_service.acting.policies import Policy, PolicyCache
 from mier_service.acting.ready_sessions import Active, ReadySessions
 from mier_service.acting.rules import EnforcedRules
 from mier_service.acting.standby import NEEDS_BASE, Standby, Standbys
-from mier_service.data.files import ContentFiles, DamagedFile
+from mier_service.data.files import ContentFiles
 from mier_service.errors import Reason, ServiceError, Violation, invalid
 from mier_service.offload import BoundedPool
 from mier_service.store import session_rows
 from mier_service.store.session_rows import Acts
-from mier_service.store.store import Store, storage_unavailable
+from mier_service.store.store import Store
 from mier_service.values import MAX_INDEX, FallbackValue, SessionValue, VersionValue
 
 FloatArray = npt.NDArray[np.float32]
@@ -203,7 +203,7 @@ class Acting:
 
     def require_usable(self, session_id: str, number: int, onnx_hash: str) -> None:
         """Refuses a version whose policy does not load. Reads its file, so it is not for the event loop."""
-        _open(session_id, number, lambda: Policy(self._onnx_files.get(onnx_hash)))
+        open_version(session_id, number, lambda: Policy(self._onnx_files.get(onnx_hash)))
 
     @property
     def in_memory(self) -> int:
@@ -316,7 +316,7 @@ class Acting:
     def _load_version(
         self, session: SessionValue, version: VersionValue, onnx_hash: str, in_place_of: int | None = None
     ) -> Active:
-        policy = _open(
+        policy = open_version(
             session.id,
             version.number,
             lambda: self._policies.get(onnx_hash, lambda: self._onnx_files.get(onnx_hash)),
@@ -335,19 +335,6 @@ class Acting:
             in_place_of=in_place_of,
             rules=EnforcedRules.of(session),
         )
-
-
-def _open(session_id: str, number: int, load: Callable[[], Policy]) -> Policy:
-    try:
-        return load()
-    except OSError as error:
-        raise storage_unavailable(error) from error
-    except DamagedFile as error:
-        raise ServiceError(
-            Reason.VERSION_UNUSABLE,
-            f"version {number} of session {session_id} cannot act: {error}. Restore the data folder "
-            "from a backup, or fine-tune a new session",
-        ) from error
 
 
 def answer(call: ActCall, active: Active) -> Action:

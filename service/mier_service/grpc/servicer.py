@@ -159,6 +159,15 @@ class AdaptationServicer(pb_grpc.AdaptationServiceServicer):
 
         return await self._answer("ListPromotions", rpc, work)
 
+    async def GetBundle(self, request: pb.GetBundleRequest, rpc: Rpc) -> pb.GetBundleResponse:
+        async def work() -> pb.GetBundleResponse:
+            packed = await self._core.bundles.get(request.session_id, request.known_tag, request.known_graphs)
+            if packed is None:
+                return pb.GetBundleResponse(tag=request.known_tag)
+            return pb.GetBundleResponse(bundle=packed.data, tag=packed.tag)
+
+        return await self._answer("GetBundle", rpc, work)
+
     async def SubmitTransitions(self, request: pb.SubmitTransitionsRequest, rpc: Rpc) -> pb.SubmitTransitionsResponse:
         async def work() -> pb.SubmitTransitionsResponse:
             stored = await self._core.recording.submit(m.submission(request))

@@ -35,6 +35,7 @@ from mier_service.http.bodies import (
     read_json,
     request_body,
 )
+from mier_service.http.bundles import add_bundles
 from mier_service.http.lineage import add_lineage
 from mier_service.http.parameters import Key, PageSize, PageToken, refusals
 from mier_service.http.problems import problem_json
@@ -102,6 +103,7 @@ def build_router(
     _add_recording(router, core, pool, metrics)
     _add_acting(router, core, pool, watch or LoopWatch())
     add_lineage(router, core, pool)
+    add_bundles(router, core)
     return router
 
 

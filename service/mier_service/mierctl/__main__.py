@@ -13,7 +13,7 @@ import typer
 from mier_service.config import CannotStart
 from mier_service.data.backups import BackupError
 from mier_service.errors import ServiceError
-from mier_service.mierctl import keys, versions
+from mier_service.mierctl import bundles, keys, versions
 from mier_service.mierctl.backup import backup
 from mier_service.mierctl.output import Refused
 from mier_service.mierctl.purge import purge
@@ -33,6 +33,7 @@ app.command()(purge)
 app.command()(replay)
 app.add_typer(keys.app, name="keys")
 app.add_typer(versions.app, name="versions")
+app.add_typer(bundles.app, name="bundles")
 
 
 def main() -> None:

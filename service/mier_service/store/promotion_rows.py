@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, func, insert, select, update
 
 from mier_service.provenance import ContextOrigin
 from mier_service.store import session_rows
@@ -97,6 +97,12 @@ def rolled_back_by_itself(c: Connection, session_id: str) -> set[int]:
         p.session_id == session_id, p.kind == PromotionKind.ROLLBACK.value, p.who == SERVICE
     )
     return set(c.execute(statement).scalars())
+
+
+def newest_serial(c: Connection, session_id: str) -> int:
+    """Grows with each entry of the session, a rollback's included; never reused. 0: there is none."""
+    statement = select(func.max(promotions.c.row)).where(promotions.c.session_id == session_id)
+    return int(c.execute(statement).scalar() or 0)
 
 
 def list_promotions(
