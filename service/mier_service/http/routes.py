@@ -38,6 +38,7 @@ from mier_service.http.bodies import (
 from mier_service.http.lineage import add_lineage
 from mier_service.http.parameters import Key, PageSize, PageToken, refusals
 from mier_service.http.problems import problem_json
+from mier_service.http.recorded import add_recorded
 from mier_service.offload import BoundedPool
 from mier_service.values import (
     MAX_INDEX,
@@ -101,6 +102,7 @@ def build_router(
     _add_learning(router, core, pool, watch_idle_s)
     _add_recording(router, core, pool, metrics)
     _add_acting(router, core, pool, watch or LoopWatch())
+    add_recorded(router, core, pool)
     add_lineage(router, core, pool)
     return router
 
