@@ -9,33 +9,39 @@ import sys
 
 import typer
 
+from mier_client import MierError
 from mier_service.config import CannotStart
 from mier_service.data.backups import BackupError
 from mier_service.errors import ServiceError
-from mier_service.mierctl import keys
+from mier_service.mierctl import keys, operations, sessions
 from mier_service.mierctl.backup import backup
+from mier_service.mierctl.lineage import add_lineage
 from mier_service.mierctl.output import Refused
 from mier_service.mierctl.purge import purge
 from mier_service.mierctl.restore import restore
 
 app = typer.Typer(
     name="mierctl",
-    help="Looks after a service's data folder; all but purge also while the service runs.",
+    help="Looks after a service: its data folder (all but purge also while the service runs), or by its URL.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.command()(backup)
 app.command()(restore)
 app.command()(purge)
 app.add_typer(keys.app, name="keys")
+app.add_typer(sessions.app, name="sessions")
+app.add_typer(operations.app, name="operations")
+versions = typer.Typer(help="Policy versions of a session, and which of them acts.", no_args_is_help=True)
+add_lineage(versions)
+app.add_typer(versions, name="versions")
 
 
 def main() -> None:
     """The command line."""
     try:
         app()
-    except (Refused, BackupError, CannotStart) as error:
+    except (Refused, BackupError, CannotStart, MierError) as error:
         _fail(str(error))
     except ServiceError as error:
         _fail(error.detail)
