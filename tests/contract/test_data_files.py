@@ -30,6 +30,8 @@ from tests.contract.helpers import batch, rows
 from tests.contract.server import Server
 
 Run = Callable[..., Result]
+# Minari asks every data set for an author and a link.
+pytestmark = pytest.mark.filterwarnings("ignore:.*is set to None:UserWarning", "ignore:env_spec is None:UserWarning")
 
 
 @pytest.fixture

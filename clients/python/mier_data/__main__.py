@@ -84,15 +84,9 @@ def export_minari(
     if not found:
         raise Refused(f"session {session_id} has no transitions yet: there is nothing to make a data set of")
     written = minari_files.write(dataset, session, found)
-    path = str(written.storage.data_path)
-    _print(
-        as_json,
-        f"{dataset}: {written.total_steps} transitions in {written.total_episodes} episodes, in {path}",
-        dataset=dataset,
-        transitions=written.total_steps,
-        episodes=written.total_episodes,
-        path=path,
-    )
+    steps, episodes, path = int(written.total_steps), int(written.total_episodes), str(written.storage.data_path)
+    text = f"{dataset}: {steps} transitions in {episodes} episodes, in {path}"
+    _print(as_json, text, dataset=dataset, transitions=steps, episodes=episodes, path=path)
 
 
 @import_.command("minari")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -46,14 +47,17 @@ def write(dataset_id: str, session: Session, pieces: Sequence[Piece]) -> MinariD
     if there:
         raise Refused(f"there is a data set {dataset_id!r} already: take a name or a version that is free")
     try:
-        return minari.create_dataset_from_buffers(
-            dataset_id,
-            (_buffer(piece) for piece in pieces),
-            observation_space=observation_space,
-            action_space=action_space,
-            description=json.dumps(about(session)),
-            jpeg_encoding=False,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of authors and links, which only a publisher knows
+            return minari.create_dataset_from_buffers(
+                dataset_id,
+                (_buffer(piece) for piece in pieces),
+                observation_space=observation_space,
+                action_space=action_space,
+                algorithm_name="mier",
+                description=json.dumps(about(session)),
+                jpeg_encoding=False,
+            )
     except BaseException:  # half a data set is none
         shutil.rmtree(get_dataset_path(dataset_id), ignore_errors=True)
         raise
