@@ -5,6 +5,7 @@
 #   make bench                     ours beside its peers, as a table and in out/bench.json; ID=9 for one row
 #   make promises                  what the service promises, tried at length; a table and out/promises.json
 #   make dashboard-check           the dashboard's queries and the alerts on a real Prometheus under load; out/dashboard.json
+#   make cpp                       builds the C++ client and tries it on a real service; fails where its toolchain is not there
 #   make check                     ruff, mypy, import doors, generated stubs
 #   make venv TORCH_INDEX_URL=URL  take torch from one more index, for example one of CPU wheels
 
@@ -13,7 +14,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TORCH_INDEX_URL ?=
-EXTRAS := service,otel,postgres,trainer,mujoco,bench,dev
+EXTRAS := service,otel,postgres,trainer,mujoco,data,bench,dev
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 PROMISES_ARGS ?=
@@ -22,7 +23,7 @@ DASHBOARD_ARGS ?=
 # Torch and the BLAS libraries under it default to every core in every process; here several processes share few.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: venv demo test promises bench dashboard-check check proto format clean help
+.PHONY: venv demo test promises bench dashboard-check cpp check proto format clean help
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -48,7 +49,10 @@ bench: venv
 promises: venv
 	@$(BIN)/python -m tests.promises $(PROMISES_ARGS)
 
-dashboard-check: venv
+dashboard-cpp: venv
+	MIER_NEEDS_CPP=1 $(BIN)/python -m pytest tests/contract/test_cpp_client.py
+
+check: venv
 	@$(BIN)/python -m tests.dashboard $(DASHBOARD_ARGS)
 
 check: venv

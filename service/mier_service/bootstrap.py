@@ -55,6 +55,7 @@ from mier_service.open_files import make_room
 from mier_service.sessions.life import Sessions
 from mier_service.sessions.lineage import Lineage
 from mier_service.sessions.moving import Moving
+from mier_service.sessions.recorded import Recorded
 from mier_service.sessions.recording import Recording
 from mier_service.values import FallbackValue
 from mier_service.warm_up import prepare_checkpoints
@@ -133,6 +134,7 @@ class Service:
         plain = Core(
             sessions,
             recording,
+            Recorded(self._storage, self._store_pool),
             learning,
             TimelyActing(acting, self._store_pool, max_batch=config.max_act_batch, on_fallback=_counter(self._metrics)),
             Lineage(self._storage, acting, self._store_pool),

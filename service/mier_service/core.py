@@ -10,6 +10,7 @@ from mier_service.learning.learning import Learning
 from mier_service.sessions.life import Sessions
 from mier_service.sessions.lineage import Lineage
 from mier_service.sessions.moving import Moving
+from mier_service.sessions.recorded import Recorded
 from mier_service.sessions.recording import Recording
 
 
@@ -20,6 +21,7 @@ class Core:
 
     sessions: Sessions
     recording: Recording
+    recorded: Recorded
     learning: Learning
     acting: TimelyActing
     lineage: Lineage

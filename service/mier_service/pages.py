@@ -20,16 +20,34 @@ def require_page_size(page_size: int) -> int:
 
 def encode_token(position: int | None) -> str:
     """Opaque, so that its content can change."""
-    return "" if position is None else base64.urlsafe_b64encode(str(position).encode()).decode()
+    return "" if position is None else _encode(position)
 
 
 def decode_token(token: str) -> int:
+    return _decode(token, 1)[0]
+
+
+def encode_place(place: tuple[int, int] | None) -> str:
+    """Of a list whose entries are parts of rows: the row, and how much of it came already."""
+    return "" if place is None else _encode(*place)
+
+
+def decode_place(token: str) -> tuple[int, int]:
+    row, skip = _decode(token, 2)
+    return row, skip
+
+
+def _encode(*numbers: int) -> str:
+    return base64.urlsafe_b64encode(".".join(map(str, numbers)).encode()).decode()
+
+
+def _decode(token: str, count: int) -> list[int]:
     if not token:
-        return 0
+        return [0] * count
     try:
-        position = int(base64.b64decode(token.encode(), altchars=b"-_", validate=True))
+        numbers = [int(part) for part in base64.b64decode(token.encode(), altchars=b"-_", validate=True).split(b".")]
     except (ValueError, binascii.Error, UnicodeEncodeError):
-        position = -1
-    if not 0 <= position < 2**62:
-        raise invalid("page_token", "expected the next_page_token of an earlier page, or nothing")
-    return position
+        numbers = []
+    if len(numbers) != count or not all(0 <= number < 2**62 for number in numbers):
+        raise invalid("page_token", "expected the next_page_token of an earlier page of the same list, or nothing")
+    return numbers

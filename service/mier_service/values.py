@@ -371,6 +371,22 @@ class StoredValue(Value):
     transitions_count: int = Field(description="Transitions that the session holds now.", examples=[400])
 
 
+class StoredTransitionsValue(Value):
+    """Consecutive steps of one episode, as they are stored: row i is step first_step + i."""
+
+    episode: int = Field(description="Number of the episode.", examples=[0])
+    first_step: int = Field(description="Step of the first row.", examples=[0])
+    observation: list[list[float]] = Field(description="What was seen before acting. [n, observation_dim]")
+    action: list[list[float]] = Field(description="What was done, environment units. [n, action_dim]")
+    reward: list[float] = Field(description="Reward of each step. [n]")
+    next_observation: list[list[float]] = Field(
+        description="What was seen after acting, before a reset. [n, observation_dim]"
+    )
+    terminated: list[bool] = Field(description="Ended the episode for good. [n]")
+    truncated: list[bool] = Field(description="The last step for another reason. [n]")
+    policy_version: list[int] = Field(description="Version that chose each action; 0: none did. [n]")
+
+
 class OperationState(StrEnum):
     """Where an operation stands."""
 
@@ -435,4 +451,13 @@ class PromotionPage(Value):
     """A page of the record of what acted, oldest first."""
 
     promotions: list[PromotionRecordValue]
+    next_page_token: str = Field(description="Asks for the next page; empty on the last.", examples=[""])
+
+
+class TransitionPage(Value):
+    """A page of transitions, in the order of storing."""
+
+    runs: list[StoredTransitionsValue] = Field(
+        description="A new one where the episode changes, or its next step is not the next one stored."
+    )
     next_page_token: str = Field(description="Asks for the next page; empty on the last.", examples=[""])

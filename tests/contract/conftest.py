@@ -23,7 +23,7 @@ OOD = OodReference(tuple(0.25 * i for i in range(1, 40)), tuple(float(10 * i) fo
 """What the tasks that `REWARD` was trained on would show."""
 MAX_BODY_BYTES = 256 * 1024
 STORES = ("sqlite", "postgresql")
-ON_BOTH_STORES = {"test_idempotency", "test_lineage", "test_sessions", "test_transitions"}
+ON_BOTH_STORES = {"test_idempotency", "test_lineage", "test_read_back", "test_sessions", "test_transitions"}
 HTTP_PLACES, GRPC_PLACES, OPENPI_PLACES = 8, 4, 2
 """Of the impatient server."""
 

@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbclient
+import nbformat
+import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
@@ -110,6 +113,28 @@ def test_a_robot_acts_on_while_the_network_is_cut(tmp_path: Path) -> None:
     assert told[-1] == "all steps arrived\n"
     assert session.transitions_count == 1000
     assert session.model_context.transitions_used > 0
+
+
+def test_a_fleet_of_a_hundred_robots_adapts(service: Address) -> None:
+    """Each to its own speed, after so short an episode that most are better, and none of them waits for ever."""
+    out = run(EXAMPLES / "fleet.py", "--service", f"grpc://{service.grpc}", "--robots", "100", "--steps", "40")
+    assert "100 robots, 12000 acts" in out
+    (better,) = re.findall(r"better: (\d+) robots", out)
+    assert int(better) > 60
+
+
+def test_a_notebook_runs_from_top_to_bottom(service: Address, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As its reader would run it, cell by cell, in a kernel."""
+    monkeypatch.setenv("MIER_URL", f"grpc://{service.grpc}")
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    notebook = nbformat.read(EXAMPLES / "first_session.ipynb", as_version=4)
+    nbclient.NotebookClient(notebook, timeout=240, kernel_name="python3").execute()
+    printed = "".join(
+        output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", ()) if "text" in output
+    )
+    before, after = (float(found) for found in re.findall(rf"return {NUMBER}", printed))
+    assert after > before + 100.0
 
 
 def test_the_page_about_clients_runs(service: Address, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from google.rpc import error_details_pb2, status_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mier_client import grpc_codec, http_codec
+from mier_client import grpc_codec, http_codec, transition_codec
 from mier_client.errors import MierError, ServerFault
 from mier_proto import convert
 from mier_proto.v1 import adaptation_pb2 as pb
@@ -218,11 +218,21 @@ def test_messages_are_read_or_refused(tried: Tried) -> None:
 
 def test_tokens_are_read_or_refused(tried: Tried) -> None:
     @fuzz(200)
-    @given(st.one_of(st.text(), st.text("0123456789=+/-_ ", max_size=30), st.integers(0).map(pages.encode_token)))
+    @given(
+        st.one_of(
+            st.text(),
+            st.text("0123456789=+/-_ ", max_size=30),
+            st.integers(0).map(pages.encode_token),
+            st.tuples(st.integers(0), st.integers(0)).map(pages.encode_place),
+        )
+    )
     def run(token: str) -> None:
         tried()
         position = refused(lambda: pages.decode_token(token), ServiceError)
         assert position is None or 0 <= position < 2**62
+        place = refused(lambda: pages.decode_place(token), ServiceError)
+        assert place is None or all(0 <= number < 2**62 for number in place)
+        assert not token or position is None or place is None, "one list took the token of another"
 
     run()
 
@@ -268,6 +278,9 @@ OPERATION = {"id": "o", "session_id": "s", "state": "failed", "cancel_requested"
 PROBLEM = {"type": "urn:x", "title": "t", "status": 503, "detail": "d", "reason": "DRAINING", "request_id": "r",
            "errors": [{"field": "f", "detail": "d"}]}  # fmt: skip
 PROMOTION = {"kind": "promote", "from_version": 1, "to_version": 2, "who": "", "reason": "r", "create_time": TIME}
+RUN = {"episode": 0, "first_step": 3, "observation": [[0.5], [1.0]], "action": [[0.1], [0.2]], "reward": [1.0, 2.0],
+       "next_observation": [[1.0], [1.5]], "terminated": [False, True], "truncated": [False, False],
+       "policy_version": [1, 0]}  # fmt: skip
 REPLIES: dict[str, tuple[Callable[[Any], Any], Any]] = {
     "session": (http_codec.session, SESSION),
     "sessions": (http_codec.sessions, {"sessions": [SESSION], "next_page_token": ""}),
@@ -281,6 +294,7 @@ REPLIES: dict[str, tuple[Callable[[Any], Any], Any]] = {
         {"model_context": CONTEXT, "active_version": VERSION, "published": True, "elapsed_ms": 1.0},
     ),
     "acted": (http_codec.acted, {"action": [0.5, -0.5], "policy_version": 1, "weights_hash": HASH}),
+    "transitions": (transition_codec.http_page, {"runs": [RUN], "next_page_token": ""}),
     "submitted": (http_codec.submitted, {"stored": 1, "duplicates": 0, "transitions_count": 1}),
     "problem": (lambda body: http_codec.error_from_event(json.dumps(body)), PROBLEM),
 }
@@ -329,6 +343,7 @@ GRPC_REPLIES: list[tuple[Any, Callable[[Any], Any]]] = [
     (pb.Operation, grpc_codec.operation),
     (pb.ModelContext, grpc_codec.model_context),
     (pb.ActResponse, grpc_codec.acted),
+    (pb.ListTransitionsResponse, transition_codec.grpc_page),
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
@@ -16,6 +17,8 @@ from sqlalchemy import func, insert, select, update
 from mier_service.access.key_bounds import ROW_BYTES
 from mier_service.data.storage import Storage
 from mier_service.errors import Reason, ServiceError
+from mier_service.offload import BoundedPool
+from mier_service.sessions.recorded import MAX_PAGE_BYTES, Recorded, RecordedPage
 from mier_service.store import idempotency_rows, operation_rows, session_rows, transition_rows
 from mier_service.store.idempotency_rows import Retry
 from mier_service.store.operation_rows import LeaseLost
@@ -23,7 +26,7 @@ from mier_service.store.schema import idempotency_keys, key_usage, operations, s
 from mier_service.store.store import TOKENED
 from mier_service.transition_matrix import RowLayout, TransitionBatch
 from mier_service.values import MAX_SEED, StoredValue, WindowValue
-from tests.unit.stored import add_operation, add_session
+from tests.unit.stored import add_operation, add_session, session_value
 
 T = TypeVar("T")
 MANY = 6
@@ -257,3 +260,31 @@ def test_a_storage_that_fails_is_said(storage: Storage) -> None:
 def add_named_operation(storage: Storage, session: str) -> str:
     add_session(storage, session, b"")
     return add_operation(storage, session)
+
+
+def test_a_page_of_wide_transitions_holds_few(storage: Storage) -> None:
+    """The bound is of bytes: 50 kB a step here."""
+    session = session_value("wide", 0.0)
+    names = [f"o{i}" for i in range(6_250)]
+    environment = session.environment.model_copy(update={"observation_dim": len(names), "observation_names": names})
+    layout = RowLayout(len(names), 1)
+    matrix = np.random.default_rng(0).normal(size=(12, layout.width)).astype(np.float32)
+    with storage.store.write() as c:
+        session_rows.add_session(c, session.model_copy(update={"environment": environment}), "anonymous")
+        transition_rows.append(c, "wide", layout, TransitionBatch(0, 0, matrix, np.ones(12, np.int64)))
+    recorded, found, token = Recorded(storage, BoundedPool("store", 1, 4)), [], ""
+
+    async def page() -> RecordedPage:
+        return await recorded.transitions("wide", 1000, token)
+
+    while True:
+        part = asyncio.run(page())
+        (run,) = part.runs
+        assert run.rows.nbytes <= MAX_PAGE_BYTES
+        assert run.first_step == sum(len(rows) for rows in found)
+        found.append(run.rows)
+        token = part.next_page_token
+        if not token:
+            break
+    assert [len(rows) for rows in found] == [5, 5, 2]
+    np.testing.assert_array_equal(np.concatenate(found), matrix)

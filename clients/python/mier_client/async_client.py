@@ -70,6 +70,7 @@ class AsyncClient(Awaiting):
 
     act = awaiting(Surface.act)
     submit_transitions = awaiting(Surface.submit_transitions)
+    list_transitions = awaiting_pages(Surface.list_transitions)
 
     adapt = awaiting(Surface.adapt)
     finetune = awaiting(Surface.finetune)

@@ -62,7 +62,7 @@ class TransitionBatch:
     truncated: npt.NDArray[np.bool_]
     """[n] The step was the last for another reason (time ran out)."""
     policy_version: tuple[int, ...]
-    """[n] or [1] The version that chose each action; 0: none did."""
+    """[n] or [1] The version that chose each action; 0: none did. What is read back has [n]."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,10 @@ class Calls(Protocol):
     def submit_transitions(
         self, session_id: str, batch: TransitionBatch, key: str, timeout_s: float
     ) -> Call[Submitted]: ...
+
+    def list_transitions(
+        self, session_id: str, page: Page, timeout_s: float
+    ) -> Call[tuple[Sequence[TransitionBatch], str]]: ...
 
     def adapt(self, session_id: str, window: Window, key: str, timeout_s: float) -> Call[Adapted]: ...
 

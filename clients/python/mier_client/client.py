@@ -73,6 +73,7 @@ class Client(Blocking):
 
     act = blocking(Surface.act)
     submit_transitions = blocking(Surface.submit_transitions)
+    list_transitions = blocking_pages(Surface.list_transitions)
 
     adapt = blocking(Surface.adapt)
     finetune = blocking(Surface.finetune)

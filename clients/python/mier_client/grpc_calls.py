@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from mier_client import grpc_codec as codec
+from mier_client import transition_codec
 from mier_client.calls import ActQuery, Call, Page, TransitionBatch
 from mier_client.replies import require_within
 from mier_client.values import (
@@ -105,6 +106,12 @@ class GrpcCalls:
             idempotency_key=key,
         )
         return GrpcCall(codec.submitted, timeout_s, "SubmitTransitions", request)
+
+    def list_transitions(
+        self, session_id: str, page: Page, timeout_s: float
+    ) -> GrpcCall[tuple[Sequence[TransitionBatch], str]]:
+        request = pb.ListTransitionsRequest(session_id=session_id, page_size=page.size, page_token=page.token)
+        return GrpcCall(transition_codec.grpc_page, timeout_s, "ListTransitions", request)
 
     def adapt(self, session_id: str, window: Window, key: str, timeout_s: float) -> GrpcCall[Adapted]:
         request = pb.AdaptRequest(session_id=session_id, window=codec.window_message(window), idempotency_key=key)

@@ -10,6 +10,7 @@ from urllib.parse import quote
 import httpx
 
 from mier_client import http_codec as codec
+from mier_client import transition_codec
 from mier_client.calls import ActQuery, Call, Page, TransitionBatch
 from mier_client.replies import json_object, unexpected
 from mier_client.values import (
@@ -116,6 +117,11 @@ class HttpCalls:
             "policy_version": list(batch.policy_version),
         }
         return _post("/transitions", body, codec.submitted, timeout_s, key)
+
+    def list_transitions(
+        self, session_id: str, page: Page, timeout_s: float
+    ) -> HttpCall[tuple[Sequence[TransitionBatch], str]]:
+        return _get(_session(session_id, "transitions"), _page_query(page), transition_codec.http_page, timeout_s)
 
     def adapt(self, session_id: str, window: Window, key: str, timeout_s: float) -> HttpCall[Adapted]:
         body = {"session_id": session_id, "window": codec.window_json(window)}

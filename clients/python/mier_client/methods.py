@@ -15,7 +15,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overloa
 from mier_client.calls import Page
 from mier_client.errors import Overloaded, Unavailable
 from mier_client.retry import Retrier, Tries
-from mier_client.surface import PAGE_SIZE, Pages, Plan, Surface, Watch, ended_early
+from mier_client.surface import Pages, Plan, Surface, Watch, ended_early
 from mier_client.transport import ActStream, AsyncActStream, AsyncTransport, Transport
 
 P = ParamSpec("P")
@@ -63,7 +63,7 @@ def blocking_pages(plan: Callable[Concatenate[Surface, P], Pages[Value]]) -> Met
     def method(self: Blocking, *args: P.args, **kwargs: P.kwargs) -> Iterator[Value]:
         pages, token, more = plan(self._surface, *args, **kwargs), "", True
         while more:
-            items, token = _do(self, pages.page(Page(PAGE_SIZE, token)))
+            items, token = _do(self, pages.page(Page(pages.size, token)))
             yield from items
             more = bool(token)
 
@@ -109,7 +109,7 @@ def awaiting_pages(plan: Callable[Concatenate[Surface, P], Pages[Value]]) -> Met
     async def method(self: Awaiting, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[Value]:
         pages, token, more = plan(self._surface, *args, **kwargs), "", True
         while more:
-            items, token = await _do_async(self, pages.page(Page(PAGE_SIZE, token)))
+            items, token = await _do_async(self, pages.page(Page(pages.size, token)))
             for item in items:
                 yield item
             more = bool(token)

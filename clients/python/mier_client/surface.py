@@ -33,7 +33,6 @@ from mier_client.values import (
 
 Value = TypeVar("Value")
 
-PAGE_SIZE = 100
 MAX_BUNDLE_BYTES = 32 * 1024 * 1024
 
 
@@ -63,6 +62,8 @@ class Pages(Generic[Value]):
     """A list that comes page by page, each with the deadline."""
 
     page: Callable[[Page], Plan[tuple[Sequence[Value], str]]]
+    size: int = 100
+    """Of a page, at most."""
 
 
 @dataclass(frozen=True)
@@ -195,6 +196,15 @@ class Surface:
         )
         key = _new_key()
         return self._plan(lambda t: self._calls.submit_transitions(session_id, batch, key, t), timeout_s)
+
+    def list_transitions(self, session_id: str, *, timeout_s: float | None = None) -> Pages[TransitionBatch]:
+        """The session's transitions in the order of storing, page by page; the deadline is that of each page.
+
+        Consecutive steps of an episode come together, as many as a page holds. What is stored meanwhile comes last.
+        """
+        return Pages(
+            lambda page: self._plan(lambda t: self._calls.list_transitions(session_id, page, t), timeout_s), 1000
+        )
 
     # Learning
 

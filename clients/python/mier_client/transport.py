@@ -89,6 +89,7 @@ class Transport(ABC):
     resume = sent(Calls.resume)
     act = sent(Calls.act)
     submit_transitions = sent(Calls.submit_transitions)
+    list_transitions = sent(Calls.list_transitions)
     adapt = sent(Calls.adapt)
     finetune = sent(Calls.finetune)
     get_operation = sent(Calls.get_operation)

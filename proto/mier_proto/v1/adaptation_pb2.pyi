@@ -1349,6 +1349,134 @@ class SubmitTransitionsStreamResponse(_message.Message):
 Global___SubmitTransitionsStreamResponse: _TypeAlias = SubmitTransitionsStreamResponse  # noqa: Y015
 
 @_typing.final
+class ListTransitionsRequest(_message.Message):
+    """Asks for a page of a session's transitions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """Id of the session; required."""
+    page_size: _builtins.int
+    """At most so many transitions; 1 to 1000, or 0 for 100. A page never holds more than 256 KiB of values (but one transition
+    at least), nor more than 64 runs.
+    """
+    page_token: _builtins.str
+    """`next_page_token` of the page before; empty for the first page."""
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTransitionsRequest: _TypeAlias = ListTransitionsRequest  # noqa: Y015
+
+@_typing.final
+class StoredTransitions(_message.Message):
+    """Consecutive steps of one episode, as they are stored; n >= 1 of them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPISODE_FIELD_NUMBER: _builtins.int
+    FIRST_STEP_FIELD_NUMBER: _builtins.int
+    OBSERVATION_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    REWARD_FIELD_NUMBER: _builtins.int
+    NEXT_OBSERVATION_FIELD_NUMBER: _builtins.int
+    TERMINATED_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    POLICY_VERSION_FIELD_NUMBER: _builtins.int
+    episode: _builtins.int
+    """Number of the episode."""
+    first_step: _builtins.int
+    """Step within the episode of the first row. Row i is step first_step + i."""
+    @_builtins.property
+    def observation(self) -> Global___Tensor:
+        """What was seen before acting. [n, observation_dim]"""
+
+    @_builtins.property
+    def action(self) -> Global___Tensor:
+        """What was done, in environment units. [n, action_dim]"""
+
+    @_builtins.property
+    def reward(self) -> Global___Tensor:
+        """Reward of the step. [n]"""
+
+    @_builtins.property
+    def next_observation(self) -> Global___Tensor:
+        """What was seen after acting, before any reset. [n, observation_dim]"""
+
+    @_builtins.property
+    def terminated(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]:
+        """The step ended the episode for good (a fall). [n]"""
+
+    @_builtins.property
+    def truncated(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]:
+        """The step was the last for another reason (time ran out). [n]"""
+
+    @_builtins.property
+    def policy_version(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Number of the policy version that chose each action; 0: none did. [n]"""
+
+    def __init__(
+        self,
+        *,
+        episode: _builtins.int = ...,
+        first_step: _builtins.int = ...,
+        observation: Global___Tensor | None = ...,
+        action: Global___Tensor | None = ...,
+        reward: Global___Tensor | None = ...,
+        next_observation: Global___Tensor | None = ...,
+        terminated: _abc.Iterable[_builtins.bool] | None = ...,
+        truncated: _abc.Iterable[_builtins.bool] | None = ...,
+        policy_version: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "next_observation", b"next_observation", "observation", b"observation", "reward", b"reward"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "episode", b"episode", "first_step", b"first_step", "next_observation", b"next_observation", "observation", b"observation", "policy_version", b"policy_version", "reward", b"reward", "terminated", b"terminated", "truncated", b"truncated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StoredTransitions: _TypeAlias = StoredTransitions  # noqa: Y015
+
+@_typing.final
+class ListTransitionsResponse(_message.Message):
+    """A page of transitions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUNS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Asks for the next page; empty on the last."""
+    @_builtins.property
+    def runs(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoredTransitions]:
+        """In the order of storing; a new entry where the episode changes, or its next step is not the next one stored."""
+
+    def __init__(
+        self,
+        *,
+        runs: _abc.Iterable[Global___StoredTransitions] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "runs", b"runs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTransitionsResponse: _TypeAlias = ListTransitionsResponse  # noqa: Y015
+
+@_typing.final
 class Window(_message.Message):
     """Which of the session's transitions count. Nothing set means all."""
 

@@ -65,6 +65,11 @@ class AdaptationServiceStub:
                 request_serializer=mier__proto_dot_v1_dot_adaptation__pb2.SubmitTransitionsStreamRequest.SerializeToString,
                 response_deserializer=mier__proto_dot_v1_dot_adaptation__pb2.SubmitTransitionsStreamResponse.FromString,
                 _registered_method=True)
+        self.ListTransitions = channel.unary_unary(
+                '/mier_proto.v1.AdaptationService/ListTransitions',
+                request_serializer=mier__proto_dot_v1_dot_adaptation__pb2.ListTransitionsRequest.SerializeToString,
+                response_deserializer=mier__proto_dot_v1_dot_adaptation__pb2.ListTransitionsResponse.FromString,
+                _registered_method=True)
         self.Adapt = channel.unary_unary(
                 '/mier_proto.v1.AdaptationService/Adapt',
                 request_serializer=mier__proto_dot_v1_dot_adaptation__pb2.AdaptRequest.SerializeToString,
@@ -207,6 +212,13 @@ class AdaptationServiceServicer:
         """The same for a stream of batches, each durable on its own, with one reply at the end. A refused batch ends the stream with
         its error; the batches before it stay stored, so a retry of the whole stream is safe. DEADLINE_EXCEEDED: for minutes there
         was neither a batch nor the end of the stream.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTransitions(self, request, context):
+        """Reads a session's transitions in the order in which they were stored, in pages. Those that come meanwhile are at the end.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -388,6 +400,11 @@ def add_AdaptationServiceServicer_to_server(servicer, server):
                     servicer.SubmitTransitionsStream,
                     request_deserializer=mier__proto_dot_v1_dot_adaptation__pb2.SubmitTransitionsStreamRequest.FromString,
                     response_serializer=mier__proto_dot_v1_dot_adaptation__pb2.SubmitTransitionsStreamResponse.SerializeToString,
+            ),
+            'ListTransitions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTransitions,
+                    request_deserializer=mier__proto_dot_v1_dot_adaptation__pb2.ListTransitionsRequest.FromString,
+                    response_serializer=mier__proto_dot_v1_dot_adaptation__pb2.ListTransitionsResponse.SerializeToString,
             ),
             'Adapt': grpc.unary_unary_rpc_method_handler(
                     servicer.Adapt,
@@ -648,6 +665,33 @@ class AdaptationService:
             '/mier_proto.v1.AdaptationService/SubmitTransitionsStream',
             mier__proto_dot_v1_dot_adaptation__pb2.SubmitTransitionsStreamRequest.SerializeToString,
             mier__proto_dot_v1_dot_adaptation__pb2.SubmitTransitionsStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTransitions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mier_proto.v1.AdaptationService/ListTransitions',
+            mier__proto_dot_v1_dot_adaptation__pb2.ListTransitionsRequest.SerializeToString,
+            mier__proto_dot_v1_dot_adaptation__pb2.ListTransitionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

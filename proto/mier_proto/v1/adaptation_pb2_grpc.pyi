@@ -70,6 +70,8 @@ class AdaptationServiceStub:
     its error; the batches before it stay stored, so a retry of the whole stream is safe. DEADLINE_EXCEEDED: for minutes there
     was neither a batch nor the end of the stream.
     """
+    ListTransitions: _grpc.UnaryUnaryMultiCallable[_adaptation_pb2.ListTransitionsRequest, _adaptation_pb2.ListTransitionsResponse]
+    """Reads a session's transitions in the order in which they were stored, in pages. Those that come meanwhile are at the end."""
     Adapt: _grpc.UnaryUnaryMultiCallable[_adaptation_pb2.AdaptRequest, _adaptation_pb2.AdaptResponse]
     """Infers the model context from the window's transitions, starting at the prior. On shared weights this also
     publishes a version with that context. FAILED_PRECONDITION: too few transitions, or the session is paused.
@@ -154,6 +156,8 @@ class AdaptationServiceAsyncStub(AdaptationServiceStub):
     its error; the batches before it stay stored, so a retry of the whole stream is safe. DEADLINE_EXCEEDED: for minutes there
     was neither a batch nor the end of the stream.
     """
+    ListTransitions: _aio.UnaryUnaryMultiCallable[_adaptation_pb2.ListTransitionsRequest, _adaptation_pb2.ListTransitionsResponse]  # type: ignore[assignment]
+    """Reads a session's transitions in the order in which they were stored, in pages. Those that come meanwhile are at the end."""
     Adapt: _aio.UnaryUnaryMultiCallable[_adaptation_pb2.AdaptRequest, _adaptation_pb2.AdaptResponse]  # type: ignore[assignment]
     """Infers the model context from the window's transitions, starting at the prior. On shared weights this also
     publishes a version with that context. FAILED_PRECONDITION: too few transitions, or the session is paused.
@@ -271,6 +275,14 @@ class AdaptationServiceServicer(metaclass=_abc_1.ABCMeta):
         its error; the batches before it stay stored, so a retry of the whole stream is safe. DEADLINE_EXCEEDED: for minutes there
         was neither a batch nor the end of the stream.
         """
+
+    @_abc_1.abstractmethod
+    def ListTransitions(
+        self,
+        request: _adaptation_pb2.ListTransitionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_adaptation_pb2.ListTransitionsResponse, _abc.Awaitable[_adaptation_pb2.ListTransitionsResponse]]:
+        """Reads a session's transitions in the order in which they were stored, in pages. Those that come meanwhile are at the end."""
 
     @_abc_1.abstractmethod
     def Adapt(

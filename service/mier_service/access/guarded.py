@@ -23,6 +23,7 @@ from mier_service.learning.learning import Learning
 from mier_service.sessions.life import Sessions
 from mier_service.sessions.lineage import Lineage
 from mier_service.sessions.moving import Moving
+from mier_service.sessions.recorded import Recorded, RecordedPage
 from mier_service.sessions.recording import Recording, Submission
 from mier_service.values import (
     ActingRules,
@@ -107,6 +108,20 @@ class GuardedRecording:
     ) -> StoredValue:
         self._gate.require(Scope.ADAPT, session_id)
         return await self._plain.submit_rows(session_id, body, episode, first_step, policy_version, key)
+
+
+class GuardedRecorded:
+    """See `Recorded`."""
+
+    def __init__(self, plain: Recorded, gate: Gate) -> None:
+        self._plain = plain
+        self._gate = gate
+
+    async def transitions(
+        self, session_id: str, page_size: int, page_token: str, one_run: bool = False
+    ) -> RecordedPage:
+        self._gate.require(Scope.ACT, session_id)
+        return await self._plain.transitions(session_id, page_size, page_token, one_run)
 
 
 class GuardedLearning:
@@ -236,6 +251,7 @@ class GuardedCore:
 
     sessions: GuardedSessions
     recording: GuardedRecording
+    recorded: GuardedRecorded
     learning: GuardedLearning
     acting: GuardedActing
     lineage: GuardedLineage
@@ -247,6 +263,7 @@ class GuardedCore:
         return GuardedCore(
             GuardedSessions(core.sessions, gate),
             GuardedRecording(core.recording, gate),
+            GuardedRecorded(core.recorded, gate),
             GuardedLearning(core.learning, gate),
             GuardedActing(core.acting, gate),
             GuardedLineage(core.lineage, gate),

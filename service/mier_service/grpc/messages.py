@@ -18,6 +18,7 @@ from mier_service.environments import ExpectedEnvironment
 from mier_service.errors import RULES, Reason, ServiceError, invalid
 from mier_service.grpc.statuses import DOMAIN, status_of
 from mier_service.http.problems import from_pydantic
+from mier_service.sessions.recorded import RecordedPage
 from mier_service.sessions.recording import FloatArray, Submission
 
 _VARIES = {v.VariesValue.REWARD: pb.VARIES_REWARD, v.VariesValue.DYNAMICS: pb.VARIES_DYNAMICS}
@@ -256,6 +257,25 @@ def submission(message: pb.SubmitTransitionsRequest) -> Submission:
     )
 
 
+def transitions(page: RecordedPage) -> pb.ListTransitionsResponse:
+    """So little and in so few runs that it can be done on the event loop."""
+    reply = pb.ListTransitionsResponse(next_page_token=page.next_page_token)
+    for run in page.runs:
+        observation, action, reward, next_observation, terminated, truncated = page.fields(run)
+        reply.runs.add(
+            episode=run.episode,
+            first_step=run.first_step,
+            observation=_tensor(observation),
+            action=_tensor(action),
+            reward=_tensor(reward),
+            next_observation=_tensor(next_observation),
+            terminated=(terminated != 0).tolist(),
+            truncated=(truncated != 0).tolist(),
+            policy_version=run.policy_version.tolist(),
+        )
+    return reply
+
+
 def acting_rules(message: pb.CreateSessionRequest) -> v.ActingRules:
     """What is left out, or empty, is not declared."""
     fields: dict[str, Any] = {}
@@ -302,10 +322,8 @@ def _time_us(message: pb.ActRequest) -> int | None:
 
 
 def act_response(action: Action) -> pb.ActResponse:
-    data = action.action.astype("<f4", copy=False).tobytes()
-    tensor = pb.Tensor(shape=action.action.shape, data=data)
     return pb.ActResponse(
-        action=tensor,
+        action=_tensor(action.action),
         policy_version=action.policy_version,
         weights_hash=action.weights_hash,
         ood_percentile=action.ood_percentile,
@@ -329,6 +347,11 @@ def _array(tensor: pb.Tensor, name: str) -> FloatArray:
         return convert.decode(tensor, name)
     except ValueError as error:
         raise invalid(name, str(error)) from None
+
+
+def _tensor(array: FloatArray) -> pb.Tensor:
+    """Of what is known to be finite."""
+    return pb.Tensor(shape=array.shape, data=array.astype("<f4", copy=False).tobytes())
 
 
 def _time(time_s: float) -> Timestamp:

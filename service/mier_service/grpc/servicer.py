@@ -195,6 +195,13 @@ class AdaptationServicer(pb_grpc.AdaptationServiceServicer):
 
         return await self._answer("SubmitTransitionsStream", rpc, work)
 
+    async def ListTransitions(self, request: pb.ListTransitionsRequest, rpc: Rpc) -> pb.ListTransitionsResponse:
+        async def work() -> pb.ListTransitionsResponse:
+            page = await self._core.recorded.transitions(request.session_id, request.page_size, request.page_token)
+            return m.transitions(page)
+
+        return await self._answer("ListTransitions", rpc, work)
+
     async def Adapt(self, request: pb.AdaptRequest, rpc: Rpc) -> pb.AdaptResponse:
         async def work() -> pb.AdaptResponse:
             window = m.window(request.window)

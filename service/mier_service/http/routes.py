@@ -39,6 +39,7 @@ from mier_service.http.bundles import add_bundles
 from mier_service.http.lineage import add_lineage
 from mier_service.http.parameters import Key, PageSize, PageToken, refusals
 from mier_service.http.problems import problem_json
+from mier_service.http.recorded import add_recorded
 from mier_service.offload import BoundedPool
 from mier_service.values import (
     MAX_INDEX,
@@ -102,6 +103,7 @@ def build_router(
     _add_learning(router, core, pool, watch_idle_s)
     _add_recording(router, core, pool, metrics)
     _add_acting(router, core, pool, watch or LoopWatch())
+    add_recorded(router, core, pool)
     add_lineage(router, core, pool)
     add_bundles(router, core)
     return router

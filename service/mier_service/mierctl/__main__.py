@@ -10,11 +10,13 @@ import sys
 
 import typer
 
+from mier_client import MierError
 from mier_service.config import CannotStart
 from mier_service.data.backups import BackupError
 from mier_service.errors import ServiceError
-from mier_service.mierctl import bundles, keys, versions
+from mier_service.mierctl import bundles, keys, operations, sessions, versions
 from mier_service.mierctl.backup import backup
+from mier_service.mierctl.lineage import add_lineage
 from mier_service.mierctl.output import Refused
 from mier_service.mierctl.purge import purge
 from mier_service.mierctl.replay import replay
@@ -22,9 +24,8 @@ from mier_service.mierctl.restore import restore
 
 app = typer.Typer(
     name="mierctl",
-    help="Looks after a service's data folder; all but purge also while the service runs.",
+    help="Looks after a service: its data folder (all but purge also while the service runs), or by its URL.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.command()(backup)
@@ -32,6 +33,9 @@ app.command()(restore)
 app.command()(purge)
 app.command()(replay)
 app.add_typer(keys.app, name="keys")
+app.add_typer(sessions.app, name="sessions")
+app.add_typer(operations.app, name="operations")
+add_lineage(versions.app)
 app.add_typer(versions.app, name="versions")
 app.add_typer(bundles.app, name="bundles")
 
@@ -40,7 +44,7 @@ def main() -> None:
     """The command line."""
     try:
         app()
-    except (Refused, BackupError, CannotStart) as error:
+    except (Refused, BackupError, CannotStart, MierError) as error:
         _fail(str(error))
     except ServiceError as error:
         _fail(error.detail)

@@ -8,7 +8,9 @@ from mier_service.mierctl.data_folder import DEFAULT_DATA, Data, StoreUrl, read_
 from mier_service.mierctl.output import Json, print_json
 from mier_service.mierctl.replay import Session
 
-app = typer.Typer(help="Policy versions and what each was made from.", no_args_is_help=True)
+app = typer.Typer(
+    help="Policy versions of a session: what each was made from, and which of them acts.", no_args_is_help=True
+)
 
 
 @app.callback()

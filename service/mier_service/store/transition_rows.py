@@ -48,7 +48,7 @@ def append(c: Connection, session_id: str, layout: RowLayout, batch: TransitionB
     start = 0  # first row of the batch not dealt with
     for old in overlapping:
         low, high = max(old.first_step, first), min(old.first_step + old.count, stop)
-        rows, versions = _decode(old.rows, old.policy_versions, layout)
+        rows, versions = decode(old.rows, old.policy_versions, layout)
         known = TransitionBatch(batch.episode, old.first_step, rows, versions)
         _require_equal(batch.part(low - first, high - first), known.part(low - old.first_step, high - old.first_step))
         parts.append(batch.part(start, low - first))
@@ -137,7 +137,8 @@ def _insert(c: Connection, session_id: str, batch: TransitionBatch) -> int:
     return len(rows) + len(policy_versions)
 
 
-def _decode(rows: bytes, versions: bytes, layout: RowLayout) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+def decode(rows: bytes, versions: bytes, layout: RowLayout) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """[n, width] and [n], from what a row of the table has of n steps."""
     return (
         np.frombuffer(rows, _ROW).reshape(-1, layout.width).astype(np.float32),
         np.frombuffer(versions, _VERSION).astype(np.int64),
