@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from mier_service.acting.timely import TimelyActing
 from mier_service.learning.learning import Learning
+from mier_service.sessions.history import History
 from mier_service.sessions.life import Sessions
 from mier_service.sessions.lineage import Lineage
 from mier_service.sessions.moving import Moving
@@ -22,3 +23,4 @@ class Core:
     acting: TimelyActing
     lineage: Lineage
     moving: Moving
+    history: History

@@ -212,7 +212,7 @@ def get_version(c: Connection, session_id: str, number: int) -> tuple[VersionVal
     row = c.execute(statement).one_or_none()
     if row is None:
         raise version_not_found(session_id, number)
-    return _version(row), row.onnx_hash
+    return version_value(row), row.onnx_hash
 
 
 def list_versions(
@@ -227,7 +227,7 @@ def list_versions(
         .limit(limit + 1)
     ).all()
     more = rows[limit - 1].number if len(rows) > limit else None
-    return [_version(row) for row in rows[:limit]], more
+    return [version_value(row) for row in rows[:limit]], more
 
 
 def file_hashes(c: Connection, session_id: str | None = None) -> set[tuple[str, str]]:
@@ -281,17 +281,18 @@ def with_fallback(
 
 def newest_model_context(c: Connection, session_id: str) -> ModelContextValue:
     m = model_contexts
-    return _model_context(
+    return model_context_value(
         c.execute(select(m).where(m.c.session_id == session_id).order_by(m.c.number.desc()).limit(1)).one()
     )
 
 
 def get_model_context(c: Connection, session_id: str, number: int) -> ModelContextValue:
     m = model_contexts
-    return _model_context(c.execute(select(m).where(m.c.session_id == session_id, m.c.number == number)).one())
+    return model_context_value(c.execute(select(m).where(m.c.session_id == session_id, m.c.number == number)).one())
 
 
-def _model_context(row: Row[Any]) -> ModelContextValue:
+def model_context_value(row: Row[Any]) -> ModelContextValue:
+    """The row as callers see it."""
     return ModelContextValue(
         number=row.number,
         values=context_list(row.context),
@@ -334,7 +335,8 @@ def _session(c: Connection, row: Row[Any]) -> SessionValue:
     )
 
 
-def _version(row: Row[Any]) -> VersionValue:
+def version_value(row: Row[Any]) -> VersionValue:
+    """The row as callers see it."""
     return VersionValue(
         number=row.number,
         parent=row.parent,
