@@ -58,7 +58,7 @@ def _number(value: float | None, digits: int = 2) -> str:
     """Few digits, a true minus, thousands apart; a dash for what is not known."""
     if value is None or not math.isfinite(value):
         return "–"
-    places = max(0, digits - max(0, math.floor(math.log10(abs(value))) if value else 0))
+    places = max(0, digits - max(0, math.floor(math.log10(abs(value))))) if value else 0
     return f"{value:,.{places}f}".replace("-", "−").replace(",", "\u202f")
 
 

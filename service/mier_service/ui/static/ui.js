@@ -3,7 +3,7 @@
 "use strict";
 
 const HEIGHT = 210;
-const charts = new Map(); // id of a figure -> { plot, data, element }
+const charts = new Map(); // id of a figure -> { plot, place, shape, text }
 const waiting = new Map(); // id of a section -> its newest HTML, until nobody writes in it
 
 // --- charts ----------------------------------------------------------------------------------------------------
@@ -17,10 +17,15 @@ function rows(data) {
   return [data.x, ...data.lines.map((line) => line.y), ...limit];
 }
 
+function clock(seconds, exact) {
+  return new Date(seconds * 1000).toISOString().slice(11, exact ? 19 : 16);
+}
+
 function options(data, width) {
   const axis = { stroke: colour("--soft"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false }, font: "12px system-ui, sans-serif" };
   const shown = (_, value) => (value === null || value === undefined ? "–" : `${value.toPrecision(3).replace("-", "−")} ${data.unit}`);
-  const whole = (_, ticks) => ticks.map((tick) => (Number.isInteger(tick) ? tick : ""));
+  const along = (_, ticks) => ticks.map((tick) => (data.xLabel ? (Number.isInteger(tick) ? tick : "") : clock(tick, ticks[1] - ticks[0] < 60)));
+  const where = (_, value) => (value === null || value === undefined ? "–" : data.xLabel ? value : clock(value, true));
   const lines = data.lines.map((line) => {
     const stroke = colour(`--series-${line.colour}`);
     return { label: line.label, stroke, width: line.dots ? 0 : 2, value: shown, spanGaps: false,
@@ -30,15 +35,15 @@ function options(data, width) {
     lines.push({ label: data.limitLabel, stroke: colour("--warn"), width: 1, dash: [5, 4], points: { show: false }, value: shown });
   }
   return {
-    width, height: HEIGHT, series: [data.xLabel ? { label: data.xLabel } : {}, ...lines],
-    scales: { x: { time: !data.xLabel }, y: { range: (_, low, high) => range(data, low, high) } },
-    axes: [{ ...axis, values: data.xLabel ? whole : undefined }, { ...axis, size: 52, values: (_, ticks) => ticks.map((tick) => String(tick).replace("-", "−")) }],
-    cursor: { y: false }, tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "UTC"), ms: 1,
+    width, height: HEIGHT, series: [{ label: data.xLabel || "at", value: where }, ...lines],
+    scales: { x: { time: false }, y: { range: (_, low, high) => range(data, low, high) } },
+    axes: [{ ...axis, values: along, space: 70, size: 30, incrs: data.xLabel ? undefined : [5, 10, 15, 30, 60, 120, 300, 600] }, { ...axis, size: 52, values: (_, ticks) => ticks.map((tick) => String(tick).replace("-", "−")) }],
+    cursor: { y: false },
   };
 }
 
 function range(data, low, high) {
-  if (low === null) return [0, 1];
+  if (low === null || (low === 0 && high === 0)) return [0, 1];
   if (low >= 0) low = 0;
   const margin = (high - low || 1) * 0.08;
   return [low < 0 ? low - margin : 0, high + margin];
@@ -55,11 +60,19 @@ function draw(figure) {
     place.replaceWith(old.place);
     if (old.text !== text) old.plot.setData(rows(data));
     old.text = text;
+    newest(old.plot);
     return;
   }
   old?.plot.destroy();
   const plot = new uPlot(options(data, place.clientWidth || 300), rows(data), place);
+  plot.over.addEventListener("mouseleave", () => setTimeout(() => newest(plot)));
   charts.set(figure.id, { plot, place, shape, text });
+  newest(plot);
+}
+
+// What the legend says while no pointer asks for another moment.
+function newest(plot) {
+  if (!plot.over.matches(":hover")) plot.setLegend({ idx: plot.data[0].length - 1 }, false);
 }
 
 function drawAll(within) {
