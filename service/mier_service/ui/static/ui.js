@@ -65,14 +65,16 @@ function draw(figure) {
   }
   old?.plot.destroy();
   const plot = new uPlot(options(data, place.clientWidth || 300), rows(data), place);
-  plot.over.addEventListener("mouseleave", () => setTimeout(() => newest(plot)));
+  plot.over.addEventListener("mouseleave", () => newest(plot));
   charts.set(figure.id, { plot, place, shape, text });
   newest(plot);
 }
 
 // What the legend says while no pointer asks for another moment.
 function newest(plot) {
-  if (!plot.over.matches(":hover")) plot.setLegend({ idx: plot.data[0].length - 1 }, false);
+  setTimeout(() => { // it draws, and forgets what its legend said, once this script has ended
+    if (!plot.over.matches(":hover")) plot.setLegend({ idx: plot.data[0].length - 1 }, false);
+  });
 }
 
 function drawAll(within) {
