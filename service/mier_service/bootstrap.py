@@ -21,6 +21,7 @@ from mier_service.access.exposure import exposure_of
 from mier_service.access.gate import Gate
 from mier_service.access.guarded import GuardedCore
 from mier_service.access.key_bounds import CallsUnderWay, KeyBounds
+from mier_service.access.logins import Logins
 from mier_service.access.refresh import keep_current
 from mier_service.access.tls import load_tls
 from mier_service.acting.acting import Acting
@@ -52,17 +53,21 @@ from mier_service.learning.workers import Workers
 from mier_service.lifecycle import Lifecycle, Phase
 from mier_service.offload import BoundedPool
 from mier_service.open_files import make_room
+from mier_service.sessions.history import History
 from mier_service.sessions.life import Sessions
 from mier_service.sessions.lineage import Lineage
 from mier_service.sessions.moving import Moving
 from mier_service.sessions.recorded import Recorded
 from mier_service.sessions.recording import Recording
+from mier_service.ui import rendering
+from mier_service.ui.routes import Pages, build_pages, static_files
 from mier_service.values import FallbackValue
 from mier_service.warm_up import prepare_checkpoints
 from mier_service.watching.logs import quiet_exporter
 from mier_service.watching.loop_watch import LoopWatch
 from mier_service.watching.metrics import Metrics
 from mier_service.watching.monitor import Monitor
+from mier_service.watching.traffic import Traffic
 from mier_service.watching.watched import watched
 
 _log = structlog.get_logger(__name__)
@@ -145,6 +150,7 @@ class Service:
                 self._store_pool,
                 config.bundle_max_age_s,
             ),
+            History(self._storage, self._store_pool),
         )
         core = watched(GuardedCore.of(plain, self._gate), self._metrics)
         self._poller = Poller(
@@ -192,9 +198,21 @@ class Service:
         )
         health = build_health(self._monitor, self._metrics, self._checkpoints.names)
         inference = build_inference(core, self._decode_pool, self._monitor)
-        self._app = build_app(calls, health, inference, exposure.keys_required)
+        logins = Logins(self._gate, time.time)
+        self._traffic = Traffic(self._metrics, time.time)
+        pages = Pages(
+            core,
+            self._gate,
+            logins,
+            self._monitor,
+            self._traffic,
+            self._lifecycle,
+            self._decode_pool,
+            config.keep_idle_connections_s,
+        )
+        self._app = build_app(calls, health, inference, exposure.keys_required, build_pages(pages), static_files())
         self._watch_parts()
-        guard = Guard(self._app, self._lifecycle, self._gate, calls_under_way, self._metrics, watch, config)
+        guard = Guard(self._app, self._lifecycle, self._gate, logins, calls_under_way, self._metrics, watch, config)
         openpi = OpenpiEndpoint(
             core, self._gate, calls_under_way, self._lifecycle, self._decode_pool, self._metrics, config
         )
@@ -228,6 +246,7 @@ class Service:
             asyncio.create_task(keep_current(self._gate, self._poll_pool, self._config.poll_every_s), name="keys"),
             asyncio.create_task(self._retention.run(), name="upkeep"),
             asyncio.create_task(self._monitor.run(), name="monitor"),
+            asyncio.create_task(self._traffic.run(), name="traffic"),
             asyncio.create_task(self._self_adapting.run(), name="self_adapting"),
             asyncio.create_task(self._acting.catch_up(_CATCH_UP_EVERY_S), name="catching_up"),
         ]
@@ -267,6 +286,7 @@ class Service:
     def _prepare(self) -> None:
         """Migrates and clears up; decodes the checkpoints and makes the document, so that no caller waits for them."""
         self._app.openapi()
+        rendering.prepare()
         self._storage.prepare(self._alone)
         if self._alone and self._storage.store.shared:
             let_others_join(self._lock)

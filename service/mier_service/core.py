@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from mier_service.acting.bundles import Bundles
 from mier_service.acting.timely import TimelyActing
 from mier_service.learning.learning import Learning
+from mier_service.sessions.history import History
 from mier_service.sessions.life import Sessions
 from mier_service.sessions.lineage import Lineage
 from mier_service.sessions.moving import Moving
@@ -27,3 +28,4 @@ class Core:
     lineage: Lineage
     moving: Moving
     bundles: Bundles
+    history: History

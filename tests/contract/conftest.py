@@ -14,8 +14,11 @@ from mier_client.grpc_transport import GrpcTransport
 from mier_client.http_transport import HttpTransport
 from mier_client.transport import Transport
 from mier_client.values import Session
+from mier_service.access.keys import Scope
 from tests.contract import tiny
+from tests.contract.browsing import Site
 from tests.contract.fuzzed import CHECKPOINT, Fuzzed
+from tests.contract.keys import make_key, migrate
 from tests.contract.server import Reached, Server, serving
 
 REWARD, DYNAMICS = "tiny-reward", "tiny-dynamics"
@@ -87,6 +90,17 @@ def impatient(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     flags += ["--max-openpi-connections", str(OPENPI_PLACES)]
     with serving(checkpoints, tmp_path_factory.mktemp("impatient") / "data", *flags) as running:
         yield running
+        assert "request_failed" not in running.log()
+
+
+@pytest.fixture(scope="session")
+def site(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Asks for keys, also of those who come with a browser."""
+    data = tmp_path_factory.mktemp("site") / "data"
+    migrate(data)
+    keys = {scope: make_key(data, scope) for scope in Scope}
+    with serving(checkpoints, data, "--keys", "required") as running:
+        yield Site(running, keys)
         assert "request_failed" not in running.log()
 
 

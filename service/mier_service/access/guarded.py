@@ -20,6 +20,7 @@ from mier_service.core import Core
 from mier_service.environments import ExpectedEnvironment
 from mier_service.errors import Reason, ServiceError
 from mier_service.learning.learning import Learning
+from mier_service.sessions.history import History, HistoryValue
 from mier_service.sessions.life import Sessions
 from mier_service.sessions.lineage import Lineage
 from mier_service.sessions.moving import Moving
@@ -223,6 +224,24 @@ class GuardedBundles:
         return await self._plain.get(session_id, known_tag, known_graphs)
 
 
+class GuardedHistory:
+    """See `History`. Operations count as adapting here, too: who may only act gets the rest."""
+
+    def __init__(self, plain: History, gate: Gate) -> None:
+        self._plain = plain
+        self._gate = gate
+
+    async def of(self, session_id: str, known_mark: str = "") -> HistoryValue | None:
+        caller = self._gate.require(Scope.ACT, session_id)
+        return await self._plain.of(session_id, caller.scope.includes(Scope.ADAPT), known_mark)
+
+    async def unfinished(self) -> list[OperationValue]:
+        """A bound key sees its session's."""
+        caller = self._gate.require(Scope.ADAPT)
+        found = await self._plain.unfinished()
+        return [operation for operation in found if caller.session_id in (None, operation.session_id)]
+
+
 class GuardedActing:
     """See `TimelyActing`. Costs an act two look-ups in memory."""
 
@@ -257,6 +276,7 @@ class GuardedCore:
     lineage: GuardedLineage
     moving: GuardedMoving
     bundles: GuardedBundles
+    history: GuardedHistory
 
     @staticmethod
     def of(core: Core, gate: Gate) -> GuardedCore:
@@ -269,4 +289,5 @@ class GuardedCore:
             GuardedLineage(core.lineage, gate),
             GuardedMoving(core.moving, gate),
             GuardedBundles(core.bundles, gate),
+            GuardedHistory(core.history, gate),
         )

@@ -20,12 +20,13 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.routing import compile_path
+from starlette.routing import BaseRoute, compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mier_service.access.admission import Admission
 from mier_service.access.gate import Gate
 from mier_service.access.key_bounds import CallsUnderWay
+from mier_service.access.logins import Logins
 from mier_service.config import ServeConfig
 from mier_service.errors import Reason, ServiceError
 from mier_service.http.bodies import BODIES
@@ -34,6 +35,8 @@ from mier_service.http.links import add_links
 from mier_service.http.problems import Problem, from_validation, problem_response
 from mier_service.http.protocol import no_place
 from mier_service.lifecycle import Lifecycle, Phase
+from mier_service.ui.browser import is_page, needs_no_key, token_of
+from mier_service.ui.refusals import refused_page
 from mier_service.watching.call_watch import CallWatch
 from mier_service.watching.loop_watch import LoopWatch
 from mier_service.watching.metrics import Metrics
@@ -58,8 +61,16 @@ root and under `/v1`. Where the service asks for keys, every call needs one: `Au
 """
 
 
-def build_app(calls: APIRouter, health: APIRouter, inference: APIRouter, keys_required: bool = False) -> FastAPI:
-    """The application without its guard, which is what asks for keys; here it is only said."""
+def build_app(
+    calls: APIRouter,
+    health: APIRouter,
+    inference: APIRouter,
+    keys_required: bool = False,
+    pages: APIRouter | None = None,
+    files: BaseRoute | None = None,
+) -> FastAPI:
+    """The application without its guard, which is what asks for keys; here it is only said. `pages` and the `files`
+    that they need are for a person's browser, at /ui."""
     app = FastAPI(
         title="MIER adaptation service",
         version="1",
@@ -73,6 +84,9 @@ def build_app(calls: APIRouter, health: APIRouter, inference: APIRouter, keys_re
         app.include_router(router)
         app.include_router(router, prefix="/v1", include_in_schema=False)
     app.include_router(inference)  # has a version in its paths that is not ours
+    if pages is not None and files is not None:
+        app.router.routes.append(files)
+        app.include_router(pages)
     app.add_exception_handler(ServiceError, cast(Any, _refused))
     app.add_exception_handler(RequestValidationError, cast(Any, _invalid))
     app.add_exception_handler(HTTPException, cast(Any, _http_error))
@@ -116,7 +130,14 @@ async def _unexpected(request: Request, error: Exception) -> Response:
 
 def _respond(request: Request, error: ServiceError, headers: Any = None) -> Response:
     request.scope["mier.outcome"] = error.reason.value
-    return problem_response(error, request.scope.get("mier.request_id", ""), headers, request.url.path)
+    return _refusal(request.scope, error, headers)
+
+
+def _refusal(scope: Scope, error: ServiceError, headers: Any = None) -> Response:
+    """As who asked reads it."""
+    if is_page(scope["path"]):
+        return refused_page(error, scope, headers)
+    return problem_response(error, scope.get("mier.request_id", ""), headers, scope["path"])
 
 
 def _complete_openapi(app: FastAPI, keys_required: bool) -> None:
@@ -153,6 +174,7 @@ class Guard:
         app: ASGIApp,
         lifecycle: Lifecycle,
         gate: Gate,
+        logins: Logins,
         calls: CallsUnderWay,
         metrics: Metrics,
         watch: LoopWatch,
@@ -161,6 +183,7 @@ class Guard:
         self._app = app
         self._lifecycle = lifecycle
         self._gate = gate
+        self._logins = logins
         self._metrics = metrics
         self._watch = watch
         self._admission = Admission(calls, config.max_http_requests)
@@ -187,14 +210,14 @@ class Guard:
                 await self._app(scope, self._limited(receive), named)
         except ServiceError as error:
             scope["mier.outcome"] = error.reason.value
-            await problem_response(error, request_id, path=scope["path"])(scope, receive, named)
+            await _refusal(scope, error)(scope, receive, named)
         except ClientDisconnect:
             scope["mier.outcome"] = scope.get("mier.let_go", "CANCELLED")
         except Exception:
             scope["mier.outcome"] = Reason.INTERNAL.value
             _log.exception("request_failed", method=scope["method"], path=scope["path"])
             if status is None:
-                await problem_response(internal_error(), request_id, path=scope["path"])(scope, receive, named)
+                await _refusal(scope, internal_error())(scope, receive, named)
         finally:
             call = getattr(scope.get("endpoint"), "__name__", "none")
             watch.ended(scope.get("mier.outcome", "OK"), call, f"HTTP {call}", _attributes(scope, status))
@@ -212,12 +235,18 @@ class Guard:
             raise ServiceError(Reason.DRAINING, "the service is stopping: ask again once it is back")
         if scope.get("mier.beyond"):
             raise no_place()
-        if scope["path"] in _DOCS:
+        if scope["path"] in _DOCS or needs_no_key(scope["path"]):
             self._admission.require_room()
             yield
             return
-        async with self._admission.place(lambda: self._gate.enter(_authorization(scope))):
+        async with self._admission.place(lambda: self._enter(scope)):
             yield
+
+    def _enter(self, scope: Scope) -> None:
+        if is_page(scope["path"]):
+            self._logins.enter(token_of(scope))
+        else:
+            self._gate.enter(_authorization(scope))
 
     def _limited(self, receive: Receive) -> Receive:
         """A body without a Content-Length is counted as it comes."""

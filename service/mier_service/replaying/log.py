@@ -138,4 +138,4 @@ def read_log(c: Connection, session_id: str) -> Log:
 
 def _context(row: Row[Any]) -> ContextRecord:
     origin = None if row.origin_json is None else ContextOrigin.model_validate_json(row.origin_json)
-    return ContextRecord(session_rows.model_context_of(row), origin, row.following_json)
+    return ContextRecord(session_rows.model_context_value(row), origin, row.following_json)

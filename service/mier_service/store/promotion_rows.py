@@ -114,10 +114,11 @@ def list_promotions(
     statement = select(promotions).where(p.session_id == session_id, p.row > after_row).order_by(p.row)
     rows = c.execute(statement.limit(limit + 1)).all()
     more = rows[limit - 1].row if len(rows) > limit else None
-    return [_value(row) for row in rows[:limit]], more
+    return [value(row) for row in rows[:limit]], more
 
 
-def _value(row: Row[Any]) -> PromotionRecordValue:
+def value(row: Row[Any]) -> PromotionRecordValue:
+    """The row as callers see it."""
     return PromotionRecordValue(
         kind=PromotionKind(row.kind),
         from_version=row.from_version,

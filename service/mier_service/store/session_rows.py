@@ -218,7 +218,7 @@ def get_version(c: Connection, session_id: str, number: int) -> tuple[VersionVal
     row = c.execute(statement).one_or_none()
     if row is None:
         raise version_not_found(session_id, number)
-    return _version(row), row.onnx_hash
+    return version_value(row), row.onnx_hash
 
 
 def list_versions(
@@ -234,7 +234,7 @@ def list_versions(
     ).all()
     more = rows[limit - 1].number if len(rows) > limit else None
     known = return_rows.of_versions(c, session_id, task_start, [row.number for row in rows[:limit]])
-    return [_version(row).model_copy(update={"returns": known.get(row.number)}) for row in rows[:limit]], more
+    return [version_value(row).model_copy(update={"returns": known.get(row.number)}) for row in rows[:limit]], more
 
 
 def file_hashes(c: Connection, session_id: str | None = None) -> set[tuple[str, str]]:
@@ -288,17 +288,18 @@ def with_fallback(
 
 def newest_model_context(c: Connection, session_id: str) -> ModelContextValue:
     m = model_contexts
-    return model_context_of(
+    return model_context_value(
         c.execute(select(m).where(m.c.session_id == session_id).order_by(m.c.number.desc()).limit(1)).one()
     )
 
 
 def get_model_context(c: Connection, session_id: str, number: int) -> ModelContextValue:
     m = model_contexts
-    return model_context_of(c.execute(select(m).where(m.c.session_id == session_id, m.c.number == number)).one())
+    return model_context_value(c.execute(select(m).where(m.c.session_id == session_id, m.c.number == number)).one())
 
 
-def model_context_of(row: Row[Any]) -> ModelContextValue:
+def model_context_value(row: Row[Any]) -> ModelContextValue:
+    """The row as callers see it."""
     return ModelContextValue(
         number=row.number,
         values=context_list(row.context),
@@ -341,7 +342,8 @@ def _session(c: Connection, row: Row[Any]) -> SessionValue:
     )
 
 
-def _version(row: Row[Any]) -> VersionValue:
+def version_value(row: Row[Any]) -> VersionValue:
+    """The row as callers see it."""
     return VersionValue(
         number=row.number,
         parent=row.parent,
