@@ -7,10 +7,9 @@ traceback in the log alone.
 
 from __future__ import annotations
 
+import os
 import re
-import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import structlog
@@ -184,9 +183,10 @@ class Guard:
             await send(message)
 
         self._under_way += 1
+        caller: str | None = None
         try:
-            with self._admitted(scope):
-                await self._app(scope, self._limited(receive), named)
+            caller = self._admitted(scope)
+            await self._app(scope, self._limited(receive), named)
         except ServiceError as error:
             scope["mier.outcome"] = error.reason.value
             await problem_response(error, request_id, path=scope["path"])(scope, receive, named)
@@ -199,16 +199,19 @@ class Guard:
                 await problem_response(internal_error(), request_id, path=scope["path"])(scope, receive, named)
         finally:
             self._under_way -= 1
+            if caller is not None:
+                self._calls.give_back(caller)
             call = getattr(scope.get("endpoint"), "__name__", "none")
-            watch.ended(scope.get("mier.outcome", "OK"), call, f"HTTP {call}", _attributes(scope, status))
+            attributes = _attributes(scope, status) if watch.traced else {}
+            watch.ended(scope.get("mier.outcome", "OK"), call, f"HTTP {call}", attributes)
 
-    def _admitted(self, scope: Scope) -> AbstractContextManager[None]:
-        """Lets the request in, or refuses it; its place among its key's calls, for as long as it takes."""
+    def _admitted(self, scope: Scope) -> str | None:
+        """Lets the request in, or refuses it; the caller among whose calls it has a place, if it takes one."""
         for name, value in scope["headers"]:
             if name == b"content-length" and value.isdigit() and int(value) > self._max_body_bytes:
                 raise self._too_large()
         if scope["path"].removeprefix("/v1") in _PROBES:
-            return nullcontext()
+            return None
         if self._lifecycle.phase is Phase.DRAINING:
             raise ServiceError(Reason.DRAINING, "the service is stopping: ask again once it is back")
         if self._under_way > self._max_requests:
@@ -216,9 +219,11 @@ class Guard:
                 Reason.OVERLOADED, f"more than {self._max_requests} requests are under way: try again shortly"
             )
         if scope["path"] in _DOCS:
-            return nullcontext()
+            return None
         self._gate.enter(value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization")
-        return self._calls.place(current_caller())
+        caller = current_caller()
+        self._calls.take(caller)
+        return caller
 
     def _limited(self, receive: Receive) -> Receive:
         """A body without a Content-Length is counted as it comes."""
@@ -260,7 +265,6 @@ def internal_error() -> ServiceError:
 def request_id_of(scope: Scope) -> str:
     """The caller's name for the request, if it is one, else a new one."""
     for name, value in scope["headers"]:
-        text: str = value.decode("latin-1")
-        if name == b"x-request-id" and _REQUEST_ID.fullmatch(text):
-            return text
-    return uuid.uuid4().hex
+        if name == b"x-request-id" and _REQUEST_ID.fullmatch(text := value.decode("latin-1")):
+            return str(text)
+    return os.urandom(16).hex()
