@@ -42,6 +42,13 @@ class Timing:
     round_cpu_s: tuple[float, ...]
     """Processor time per call, mean of each round."""
 
+    def shared_by(self, count: int) -> Timing:
+        """Of one of the `count` things that each call made."""
+        return Timing(
+            tuple(tuple(call / count for call in calls) for calls in self.rounds),
+            tuple(cpu / count for cpu in self.round_cpu_s),
+        )
+
     @property
     def cpu_share(self) -> float:
         """Processor time over wall time: well below 1, others were using this core."""

@@ -2,6 +2,7 @@
 
 from mier_bench.row import RowMaker
 from mier_bench.rows import (
+    act_round_trip,
     adapt_many,
     adapt_one,
     batched_physics,
@@ -10,9 +11,12 @@ from mier_bench.rows import (
     meta_training,
     sac_updates,
     streaming,
+    throughput,
 )
 
 ROWS: dict[int, RowMaker] = {
+    1: act_round_trip.rows,
+    2: throughput.rows,
     3: control_tick.rows,
     4: edge_policy.rows,
     6: adapt_one.rows,

@@ -24,12 +24,8 @@ class Connection:
     """One request at a time."""
 
     def __init__(self, port: int) -> None:
-        self._port = port
-        self._open()
-
-    def _open(self) -> None:
         self._got = b""
-        self.socket = socket.create_connection(("127.0.0.1", self._port))
+        self.socket = socket.create_connection(("127.0.0.1", port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def exchange(self, asked: bytes) -> bytes:
@@ -38,11 +34,6 @@ class Connection:
         while (body := self.take()) is None:
             pass
         return body
-
-    def renew(self) -> None:
-        """Servers end connections on which nothing happens, as while others have their turn."""
-        self.close()
-        self._open()
 
     def take(self) -> bytes | None:
         """Reads what is there; the body, once it is complete."""

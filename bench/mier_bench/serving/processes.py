@@ -12,7 +12,8 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -57,19 +58,26 @@ class Server:
 
     def stop(self) -> None:
         """By SIGINT, as from a terminal; what is left of its session is killed."""
+        known = _tree(self._process.pid)
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(_STOP_S)
-        for pid in _session(self._process.pid):
+        for pid in {*known, *_session(self._process.pid)} - {self._process.pid}:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        self._process.kill()
         self._process.wait()
         assert self._process.stdout is not None
         self._process.stdout.close()
         self._log.seek(0)
         self.tail = self._log.read()[-2000:].decode(errors="replace")
         self._log.close()
+
+
+def busy_clock(server: Server) -> Callable[[], float]:
+    """Processor time of this process and of the server."""
+    return lambda: time.process_time() + server.cpu_s()
 
 
 @contextlib.contextmanager

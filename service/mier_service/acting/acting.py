@@ -351,9 +351,8 @@ def _open(session_id: str, number: int, load: Callable[[], Policy]) -> Policy:
 
 def answer(call: ActCall, active: Active) -> Action:
     """One action, by that version."""
-    require_sound(call, active.observation_dim)
-    noise = None if call.deterministic else _noise(call, active)
-    return chosen(active.policy.act_one(call.observation.reshape(-1), active.context, noise), active)
+    observation, noise = inputs(call, active)
+    return chosen(active.policy.act_one(observation, active.context, noise), active)
 
 
 def chosen(action: FloatArray, active: Active, known_finite: bool = False) -> Action:
@@ -367,18 +366,14 @@ def chosen(action: FloatArray, active: Active, known_finite: bool = False) -> Ac
     return Action(action, active.number, active.weights_hash, active.ood_percentile)
 
 
-def inputs(call: ActCall, active: Active) -> tuple[FloatArray, FloatArray]:
-    """observation [1, observation_dim], noise [1, action_dim]."""
+def inputs(call: ActCall, active: Active) -> tuple[FloatArray, FloatArray | None]:
+    """observation [observation_dim], noise [action_dim] (None: none, the mean action)."""
     require_sound(call, active.observation_dim)
-    observation = call.observation.reshape(1, -1)
+    observation = call.observation.reshape(-1)
     if call.deterministic:
-        return observation, np.zeros((1, active.action_dim), np.float32)
-    return observation, _noise(call, active)[None]
-
-
-def _noise(call: ActCall, active: Active) -> FloatArray:
-    """[action_dim], of a call that is sound: it has both."""
-    return exploration.noise(active.seed, call.episode or 0, call.step or 0, active.action_dim)
+        return observation, None
+    # It is sound: it has both.
+    return observation, exploration.noise(active.seed, call.episode or 0, call.step or 0, active.action_dim)
 
 
 def require_sound(call: ActCall, observation_dim: int) -> None:

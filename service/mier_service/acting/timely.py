@@ -72,7 +72,7 @@ class _Row:
     standby: Standby | None
     previous: FloatArray | None
     observation: FloatArray
-    noise: FloatArray
+    noise: FloatArray | None
 
 
 class TimelyActing:
@@ -177,9 +177,12 @@ class TimelyActing:
         """Actions [rows, action_dim] of one policy."""
         self._require_time(budget)
         policy = rows[0].active.policy
-        observation = np.concatenate([row.observation for row in rows])
+        observation = np.stack([row.observation for row in rows])
         context = np.concatenate([row.active.context for row in rows])
-        noise = np.concatenate([row.noise for row in rows])
+        noise = np.zeros((len(rows), rows[0].active.action_dim), np.float32)
+        for row, own in zip(rows, noise, strict=True):
+            if row.noise is not None:
+                own[:] = row.noise
         if len(rows) <= _MAX_ROWS_ON_LOOP:
             actions = policy.act(observation, context, noise)
         elif budget is None:
