@@ -7,7 +7,7 @@ import socket
 import uvicorn
 
 
-async def app(scope, receive, send):  # type: ignore[no-untyped-def]
+async def app(scope, receive, send):
     body = b""
     while True:
         message = await receive()

@@ -9,17 +9,17 @@ import grpc
 
 
 class Echo(grpc.GenericRpcHandler):
-    def service(self, handler_call_details):  # type: ignore[no-untyped-def]
+    def service(self, handler_call_details):
         if handler_call_details.method.endswith("Stream"):
             return grpc.stream_stream_rpc_method_handler(stream)
         return grpc.unary_unary_rpc_method_handler(unary)
 
 
-async def unary(request, rpc):  # type: ignore[no-untyped-def]
+async def unary(request, rpc):
     return request
 
 
-async def stream(requests, rpc):  # type: ignore[no-untyped-def]
+async def stream(requests, rpc):
     while (request := await rpc.read()) is not grpc.aio.EOF:
         await rpc.write(request)
 

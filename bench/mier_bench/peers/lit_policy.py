@@ -13,20 +13,20 @@ from bare_policy import BarePolicy
 
 
 class Act(ls.LitAPI):
-    def __init__(self, path):  # type: ignore[no-untyped-def]
+    def __init__(self, path):
         super().__init__()
         self.path = path
 
-    def setup(self, device):  # type: ignore[no-untyped-def]
+    def setup(self, device):
         self.policy = BarePolicy(self.path)
 
-    def decode_request(self, request):  # type: ignore[no-untyped-def]
+    def decode_request(self, request):
         return request["observation"]
 
-    def predict(self, observation):  # type: ignore[no-untyped-def]
+    def predict(self, observation):
         return self.policy.act(observation)
 
-    def encode_response(self, action):  # type: ignore[no-untyped-def]
+    def encode_response(self, action):
         return {"action": action}
 
 

@@ -14,10 +14,10 @@ from ray import serve
 
 @serve.deployment(num_replicas=1, max_ongoing_requests=128, ray_actor_options={"num_cpus": 0})
 class Act:
-    def __init__(self, path):  # type: ignore[no-untyped-def]
+    def __init__(self, path):
         self.policy = BarePolicy(path)
 
-    async def __call__(self, request):  # type: ignore[no-untyped-def]
+    async def __call__(self, request):
         return {"action": self.policy.act((await request.json())["observation"])}
 
 

@@ -12,6 +12,7 @@ from mier_bench.rows import (
     sac_updates,
     streaming,
     throughput,
+    under_learning,
 )
 
 ROWS: dict[int, RowMaker] = {
@@ -19,6 +20,7 @@ ROWS: dict[int, RowMaker] = {
     2: throughput.rows,
     3: control_tick.rows,
     4: edge_policy.rows,
+    5: under_learning.rows,
     6: adapt_one.rows,
     7: streaming.rows,
     8: adapt_many.rows,

@@ -14,8 +14,8 @@ How long any of it may take is in `grpc/patience.py`.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -75,16 +75,22 @@ class Wire(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
         async def one(_: Any, rpc: Rpc) -> Any:
             try:
-                with self._place(is_open, rpc):
+                caller = None if is_open else self._enter(rpc)
+                try:
                     return await call(await take(rpc), rpc)
+                finally:
+                    self._leave(caller)
             except ServiceError as error:
                 await tell(rpc, error)
 
         async def many(_: Any, rpc: Rpc) -> None:
             try:
-                with self._place(is_open, rpc):
+                caller = None if is_open else self._enter(rpc)
+                try:
                     async with aclosing(call(await take(rpc), rpc)) as replies:
                         await patience.give(rpc, replies)
+                finally:
+                    self._leave(caller)
             except NotTaken as error:  # it was answering, and is counted already
                 await refuse(rpc, error)
             except ServiceError as error:
@@ -127,17 +133,18 @@ class Wire(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
         return checked
 
-    @contextmanager
-    def _place(self, is_open: bool, rpc: Rpc) -> Iterator[None]:
-        """A place among the calls under way, and among those of its key: before its message is waited for."""
-        if is_open:
-            yield
-            return
+    def _enter(self, rpc: Rpc) -> str:
+        """Takes a place among the calls under way, and among those of its key: before its message is waited for. The
+        caller, to be given to `_leave`."""
         if self._under_way >= self._max_calls:
             raise ServiceError(Reason.OVERLOADED, f"more than {self._max_calls} calls are under way: try again shortly")
-        with self._calls.place(self._answers.enter(rpc)):
-            self._under_way += 1
-            try:
-                yield
-            finally:
-                self._under_way -= 1
+        caller = self._answers.enter(rpc)
+        self._calls.take(caller)
+        self._under_way += 1
+        return caller
+
+    def _leave(self, caller: str | None) -> None:
+        """None: it took no place."""
+        if caller is not None:
+            self._under_way -= 1
+            self._calls.give_back(caller)
