@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Callable
+from typing import Any
 
 import grpc
 
 
 def unary(channel: grpc.Channel, method: str, asked: bytes) -> Callable[[], bytes]:
     """One call each time."""
-    call = channel.unary_unary(method)
-    return lambda: call(asked)  # type: ignore[no-any-return]
+    call = channel.unary_unary(method, None, None)
+    return lambda: call(asked)
 
 
 def lockstep(channel: grpc.Channel, method: str, asked: bytes) -> Callable[[], bytes]:
     """One message of one stream each time, and its answer."""
     requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-    replies = channel.stream_stream(method)(iter(requests.get, None))
+    replies: Any = channel.stream_stream(method, None, None)(iter(requests.get, None))
 
     def exchange() -> bytes:
         requests.put(asked)
-        return next(replies)  # type: ignore[no-any-return]
+        reply: bytes = next(replies)
+        return reply
 
     return exchange

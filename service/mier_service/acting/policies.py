@@ -66,7 +66,8 @@ class _Row:
         self._context[:] = context
         self._noise[:] = 0.0 if noise is None else noise
         self._session.run_with_iobinding(self._binding)
-        return self._action.copy()
+        action: FloatArray = self._action.copy()
+        return action
 
 
 class PolicyCache:
