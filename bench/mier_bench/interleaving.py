@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mier_bench.statistics import bootstrap_median_interval, median_of, quantile, round_ratios
@@ -41,6 +41,13 @@ class Timing:
     rounds: tuple[tuple[float, ...], ...]
     round_cpu_s: tuple[float, ...]
     """Processor time per call, mean of each round."""
+
+    def shared_by(self, count: int) -> Timing:
+        """Of one of the `count` things that each call made."""
+        return Timing(
+            tuple(tuple(call / count for call in calls) for calls in self.rounds),
+            tuple(cpu / count for cpu in self.round_cpu_s),
+        )
 
     @property
     def cpu_share(self) -> float:
@@ -84,8 +91,14 @@ def _ratio(numerator: Sequence[float], denominator: Sequence[float]) -> Ratio:
     return Ratio(median_of(ratios), *bootstrap_median_interval(ratios))
 
 
-def interleave(contenders: dict[str, Callable[[], object]], pace: Pace) -> dict[str, Timing]:
-    """Time the contenders' calls by turns."""
+def interleave(
+    contenders: Mapping[str, Callable[[], object]],
+    pace: Pace,
+    cpu_clocks: Mapping[str, Callable[[], float]] | None = None,
+) -> dict[str, Timing]:
+    """Time the contenders' calls by turns. `cpu_clocks` tell the processor time of those that are at work in other
+    processes, too; that of all others is this process's."""
+    clock = dict.fromkeys(contenders, time.process_time) | dict(cpu_clocks or {})
     taken: dict[str, list[tuple[float, ...]]] = {name: [] for name in contenders}
     cpu: dict[str, list[float]] = {name: [] for name in contenders}
     for call in contenders.values():
@@ -96,9 +109,9 @@ def interleave(contenders: dict[str, Callable[[], object]], pace: Pace) -> dict[
         for _ in range(pace.rounds):
             for name, call in contenders.items():
                 gc.collect()
-                used = time.process_time()
+                used = clock[name]()
                 calls = _slice(call, pace.slice_s)
-                cpu[name].append((time.process_time() - used) / len(calls))
+                cpu[name].append((clock[name]() - used) / len(calls))
                 taken[name].append(calls)
     finally:
         if collecting:

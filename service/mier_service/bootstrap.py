@@ -45,6 +45,7 @@ from mier_service.http.inference import build_inference
 from mier_service.http.openpi import OpenpiEndpoint
 from mier_service.http.routes import build_router
 from mier_service.http.server import HttpServer, listen
+from mier_service.http.short_way import ShortWay
 from mier_service.learning.changes import Changes, Poller
 from mier_service.learning.learning import Learning
 from mier_service.learning.regression import RolledBack
@@ -212,7 +213,8 @@ class Service:
         )
         self._app = build_app(calls, health, inference, exposure.keys_required, build_pages(pages), static_files())
         self._watch_parts()
-        guard = Guard(self._app, self._lifecycle, self._gate, logins, calls_under_way, self._metrics, watch, config)
+        short = ShortWay(self._app, core, self._decode_pool, watch)
+        guard = Guard(short, self._lifecycle, self._gate, logins, calls_under_way, self._metrics, watch, config)
         openpi = OpenpiEndpoint(
             core, self._gate, calls_under_way, self._lifecycle, self._decode_pool, self._metrics, config
         )

@@ -69,7 +69,7 @@ def run(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
 
 
 def with_budget(clock: Clock, budget_ms: float, call: ActCall = CALL) -> ActCall:
-    return dataclasses.replace(call, budget=Budget.of(clock(), budget_ms))
+    return call._replace(budget=Budget.of(clock(), budget_ms))
 
 
 def answered(action: Action) -> tuple[FallbackKind, FallbackReason] | None:
@@ -132,7 +132,7 @@ def test_waiting_does_not_make_an_observation_too_old(scene: Scene) -> None:
     files = SlowFiles(scene.storage.onnx._folder)
     rules = ActingRules(fallback=FallbackKind.HOLD_ZERO, max_observation_age_ms=100.0)
     timely = scene.acting(rules, files)
-    seen = dataclasses.replace(CALL, observed_at_unix_us=int(1e6 * (scene.clock() - 0.06)))
+    seen = CALL._replace(observed_at_unix_us=int(1e6 * (scene.clock() - 0.06)))
 
     async def work() -> Action:
         call = asyncio.create_task(timely.act(with_budget(scene.clock, 300.0, seen)))
@@ -149,7 +149,7 @@ def test_waiting_does_not_make_an_observation_too_old(scene: Scene) -> None:
 @pytest.mark.parametrize(("age_ms", "is_refused"), [(99.0, False), (101.0, True), (-99.0, False), (-101.0, True)])
 def test_an_age_is_told_by_the_clock(scene: Scene, age_ms: float, is_refused: bool) -> None:
     timely = scene.acting(ActingRules(max_observation_age_ms=100.0))
-    seen = dataclasses.replace(CALL, observed_at_unix_us=round(1e6 * scene.clock() - 1e3 * age_ms))
+    seen = CALL._replace(observed_at_unix_us=round(1e6 * scene.clock() - 1e3 * age_ms))
 
     async def work() -> Reason | None:
         try:

@@ -90,11 +90,18 @@ class CallsUnderWay:
     @contextmanager
     def place(self, caller: str) -> Iterator[None]:
         """For as long as a call takes; ServiceError(TOO_MANY_CALLS) if there is none."""
-        self._bounds.require_call(self._count[caller])
-        self._count[caller] += 1
+        self.take(caller)
         try:
             yield
         finally:
-            self._count[caller] -= 1
-            if not self._count[caller]:
-                del self._count[caller]
+            self.give_back(caller)
+
+    def take(self, caller: str) -> None:
+        """As `place`, to be given back by whoever took it."""
+        self._bounds.require_call(self._count[caller])
+        self._count[caller] += 1
+
+    def give_back(self, caller: str) -> None:
+        self._count[caller] -= 1
+        if not self._count[caller]:
+            del self._count[caller]

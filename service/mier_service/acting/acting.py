@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -47,8 +48,7 @@ MAY_PASS = (Reason.STORAGE_UNAVAILABLE, Reason.VERSION_UNUSABLE, Reason.OVERLOAD
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True)
-class ActCall:
+class ActCall(NamedTuple):
     """One question."""
 
     session_id: str
@@ -64,8 +64,7 @@ class ActCall:
     """[action_dim] or [1, action_dim], what was done in the step before, environment units; None: not said."""
 
 
-@dataclass(frozen=True)
-class Action:
+class Action(NamedTuple):
     """One answer."""
 
     action: FloatArray
@@ -340,12 +339,12 @@ class Acting:
 def answer(call: ActCall, active: Active) -> Action:
     """One action, by that version."""
     observation, noise = inputs(call, active)
-    return chosen(active.policy.act(observation, active.context, noise)[0], active)
+    return chosen(active.policy.act_one(observation, active.context, noise), active)
 
 
-def chosen(action: FloatArray, active: Active) -> Action:
+def chosen(action: FloatArray, active: Active, known_finite: bool = False) -> Action:
     """What the policy chose; refused if it is no number, which a robot must never be sent."""
-    if not np.isfinite(action).all():
+    if not known_finite and not convert.all_finite(action):
         raise invalid(
             "observation",
             f"observation: under version {active.number} it leads to no finite action; check its units and order "
@@ -354,21 +353,27 @@ def chosen(action: FloatArray, active: Active) -> Action:
     return Action(action, active.number, active.weights_hash, active.ood_percentile)
 
 
-def inputs(call: ActCall, active: Active) -> tuple[FloatArray, FloatArray]:
-    """observation [1, observation_dim], noise [1, action_dim]."""
+def inputs(call: ActCall, active: Active) -> tuple[FloatArray, FloatArray | None]:
+    """observation [observation_dim], noise [action_dim] (None: none, the mean action)."""
     require_sound(call, active.observation_dim)
-    observation = call.observation.reshape(1, -1)
+    observation = call.observation.reshape(-1)
     if call.deterministic:
-        return observation, np.zeros((1, active.action_dim), np.float32)
-    noise = exploration.noise(
-        active.seed, call.episode or 0, call.step or 0, active.action_dim
-    )  # it is sound: has both
-    return observation, noise[None].astype(np.float32, copy=False)
+        return observation, None
+    # It is sound: it has both.
+    return observation, exploration.noise(active.seed, call.episode or 0, call.step or 0, active.action_dim)
 
 
 def require_sound(call: ActCall, observation_dim: int) -> None:
     """Refuses what no policy of the session could answer."""
-    observation = call.observation
+    observation, episode, step = call.observation, call.episode, call.step
+    if (
+        observation.shape == (observation_dim,)
+        and convert.all_finite(observation)
+        and (episode is None or 0 <= episode < MAX_INDEX)
+        and (step is None or 0 <= step < MAX_INDEX)
+        and (call.deterministic or (episode is not None and step is not None))
+    ):
+        return  # what is below only says what is wrong
     try:
         if observation.ndim == 2:
             convert.check_shape(observation, "observation", (1, observation_dim))
@@ -377,10 +382,10 @@ def require_sound(call: ActCall, observation_dim: int) -> None:
         convert.check_finite(observation, "observation")
     except ValueError as error:
         raise invalid("observation", str(error)) from None
-    for name, value in (("episode", call.episode), ("step", call.step)):
+    for name, value in (("episode", episode), ("step", step)):
         if value is not None and not 0 <= value < MAX_INDEX:
             raise invalid(name, f"expected 0 <= {name} < 2^31, got {value}")
-    if not call.deterministic and (call.episode is None or call.step is None):
+    if not call.deterministic and (episode is None or step is None):
         missing = [name for name in ("episode", "step") if getattr(call, name) is None]
         text = "an exploring action needs episode and step, which its noise is a function of; or set deterministic"
         raise ServiceError(Reason.INVALID_ARGUMENT, text, tuple(Violation(name, text) for name in missing))

@@ -30,12 +30,44 @@ class Policy:
         # Tensors here are tiny; an arena per policy would only hold memory.
         options.enable_cpu_mem_arena = False
         self._session = ort.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+        self._row: _Row | None = None
 
     def act(self, observation: FloatArray, context: FloatArray, noise: FloatArray) -> FloatArray:
         """[n, observation_dim], [n, context_dim], [n, action_dim] standard normal (0: the mean action) ->
         action [n, action_dim] in environment units."""
         (action,) = self._session.run(["action"], {"observation": observation, "context": context, "noise": noise})
         return np.asarray(action, np.float32)
+
+    def act_one(self, observation: FloatArray, context: FloatArray, noise: FloatArray | None) -> FloatArray:
+        """[observation_dim], [1, context_dim], [action_dim] (None: the mean action) -> [action_dim]. For the event loop
+        alone: one row is read and written where it lies, which takes half the time of handing arrays over."""
+        if self._row is None:
+            self._row = _Row(self._session)
+        return self._row.act(observation, context, noise)
+
+
+class _Row:
+    """One row's arrays, bound to a session once."""
+
+    def __init__(self, session: ort.InferenceSession) -> None:
+        self._session = session
+        dims = {item.name: int(item.shape[1]) for item in (*session.get_inputs(), *session.get_outputs())}
+        arrays = {name: np.zeros((1, dims[name]), np.float32) for name in ("observation", "context", "noise", "action")}
+        self._kept = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in arrays.items()}
+        self._binding = session.io_binding()
+        for name in ("observation", "context", "noise"):
+            self._binding.bind_ortvalue_input(name, self._kept[name])
+        self._binding.bind_ortvalue_output("action", self._kept["action"])
+        self._observation, self._context = arrays["observation"][0], arrays["context"]
+        self._noise, self._action = arrays["noise"][0], arrays["action"][0]
+
+    def act(self, observation: FloatArray, context: FloatArray, noise: FloatArray | None) -> FloatArray:
+        self._observation[:] = observation
+        self._context[:] = context
+        self._noise[:] = 0.0 if noise is None else noise
+        self._session.run_with_iobinding(self._binding)
+        action: FloatArray = self._action.copy()
+        return action
 
 
 class PolicyCache:

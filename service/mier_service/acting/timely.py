@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -62,7 +62,7 @@ class _NotInTime(Exception):
         self.error = error
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class _Row:
     """One question of a batch, ready to be answered by a policy."""
 
@@ -72,7 +72,7 @@ class _Row:
     standby: Standby | None
     previous: FloatArray | None
     observation: FloatArray
-    noise: FloatArray
+    noise: FloatArray | None
 
 
 class TimelyActing:
@@ -136,7 +136,11 @@ class TimelyActing:
             try:
                 if isinstance(call, ServiceError):
                     raise call
-                row = await self._row(index, call, budget, asked_s)
+                active = self._acting.ready(call.session_id)
+                if active is None:
+                    _check(call, self._acting.standbys.get(call.session_id), asked_s)
+                    active = await self._load(call.session_id, budget)
+                row = self._row(index, call, active, asked_s)
                 groups.setdefault(id(row.active.policy), []).append(row)
             except _NotInTime as error:
                 late.append((index, error))
@@ -148,9 +152,11 @@ class TimelyActing:
             except _NotInTime as error:
                 late += [(row.index, error) for row in rows]
                 continue
+            finite = convert.all_finite(actions)
             for row, action in zip(rows, actions, strict=True):
                 try:
-                    outcomes[row.index] = _within(row.call, row.standby, row.previous, chosen(action, row.active))
+                    choice = chosen(action, row.active, known_finite=finite)
+                    outcomes[row.index] = _within(row.call, row.standby, row.previous, choice)
                 except ServiceError as error:
                     outcomes[row.index] = error
         for place, (index, why) in enumerate(late):
@@ -163,11 +169,7 @@ class TimelyActing:
                 outcomes[index] = refusal
         return [outcome for outcome in outcomes if outcome is not None]
 
-    async def _row(self, index: int, call: ActCall, budget: Budget | None, asked_s: float) -> _Row:
-        active = self._acting.ready(call.session_id)
-        if active is None:
-            _check(call, self._acting.standbys.get(call.session_id), asked_s)
-            active = await self._load(call.session_id, budget)
+    def _row(self, index: int, call: ActCall, active: Active, asked_s: float) -> _Row:
         standby = self._acting.standby_of(call.session_id, active)
         return _Row(index, call, active, standby, _check(call, standby, asked_s), *inputs(call, active))
 
@@ -175,9 +177,12 @@ class TimelyActing:
         """Actions [rows, action_dim] of one policy."""
         self._require_time(budget)
         policy = rows[0].active.policy
-        observation = np.concatenate([row.observation for row in rows])
+        observation = np.stack([row.observation for row in rows])
         context = np.concatenate([row.active.context for row in rows])
-        noise = np.concatenate([row.noise for row in rows])
+        noise = np.zeros((len(rows), rows[0].active.action_dim), np.float32)
+        for row, own in zip(rows, noise, strict=True):
+            if row.noise is not None:
+                own[:] = row.noise
         if len(rows) <= _MAX_ROWS_ON_LOOP:
             actions = policy.act(observation, context, noise)
         elif budget is None:
@@ -246,7 +251,7 @@ class TimelyActing:
                 fallback = FallbackValue(kind=kind, reason=late.why)
                 self._on_fallback(fallback)
                 self._acting.used(call.session_id)
-                return _within(call, standby, previous, replace(action, fallback=fallback))
+                return _within(call, standby, previous, action._replace(fallback=fallback))
         raise AssertionError("zero can always be held")
 
     def _stand_in(self, kind: FallbackKind, call: ActCall, standby: Standby) -> Action | None:
@@ -303,7 +308,7 @@ def _within(call: ActCall, standby: Standby | None, previous: FloatArray | None,
     if rules.is_tighter or action.policy_version == 0:
         values, limited = rules.limiter(action.action, previous)
         if limited:
-            action = replace(action, action=values, limited=True)
+            action = action._replace(action=values, limited=True)
     standby.actions.remember(call.episode, call.step, action.action)
     return action
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from functools import cache
 from typing import Any, NoReturn, TypeVar
@@ -22,8 +21,8 @@ from mier_service.watching.metrics import Metrics
 M = TypeVar("M", bound=Message)
 Rpc = Any  # grpc.aio.ServicerContext, which the stubs type in two ways at once
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_made: ContextVar[str | None] = ContextVar("mier_made_request_id", default=None)
-"""What the call under way is named if its caller named none; each call has its own context."""
+_named: ContextVar[str | None] = ContextVar("mier_grpc_request_id", default=None)
+"""What the call under way is named, once that was asked; each call has its own context."""
 _log = structlog.get_logger(__name__)
 
 
@@ -36,25 +35,30 @@ class Answers:
 
     async def one(self, call: str, rpc: Rpc, work: Callable[[], Awaitable[M]]) -> M:
         """The reply that `work` gives, or its refusal."""
-        async with self._answering(call, rpc):
-            return await work()
-        raise AssertionError("a refusal ends the call")
-
-    async def many(self, call: str, rpc: Rpc, work: Callable[[], AsyncIterator[M]]) -> AsyncIterator[M]:
-        """The replies that `work` gives; a refusal ends them."""
-        async with self._answering(call, rpc):
-            async for reply in work():
-                yield reply
-
-    @asynccontextmanager
-    async def _answering(self, call: str, rpc: Rpc) -> AsyncIterator[None]:
-        """Through the gate; what is raised within ends the call as a refusal, and how it ended is counted."""
-        method = name_of(call)
-        watch = CallWatch(self._metrics, "grpc", request_id(rpc), _text(rpc), method)
+        watch = self._begin(call, rpc)
         outcome = "CANCELLED"
         try:
             self.enter(rpc)
-            yield
+            reply = await work()
+            outcome = "OK"
+            return reply
+        except ServiceError as error:
+            outcome = error.reason.value
+            await refuse(rpc, error)
+        except Exception:
+            outcome = Reason.INTERNAL.value
+            await refuse(rpc, _unexpected(call, rpc))
+        finally:
+            _end(watch, call, outcome)
+
+    async def many(self, call: str, rpc: Rpc, work: Callable[[], AsyncIterator[M]]) -> AsyncIterator[M]:
+        """The replies that `work` gives; a refusal ends them."""
+        watch = self._begin(call, rpc)
+        outcome = "CANCELLED"
+        try:
+            self.enter(rpc)
+            async for reply in work():
+                yield reply
             outcome = "OK"
         except ServiceError as error:
             outcome = error.reason.value
@@ -63,7 +67,10 @@ class Answers:
             outcome = Reason.INTERNAL.value
             await refuse(rpc, _unexpected(call, rpc))
         finally:
-            watch.ended(outcome, method, f"gRPC {method}", {"rpc.system": "grpc", "rpc.method": call})
+            _end(watch, call, outcome)
+
+    def _begin(self, call: str, rpc: Rpc) -> CallWatch:
+        return CallWatch(self._metrics, "grpc", request_id(rpc), _text(rpc), name_of(call))
 
     def enter(self, rpc: Rpc) -> None:
         """Lets the call in, or refuses it."""
@@ -81,14 +88,18 @@ class Answers:
 
 def request_id(rpc: Rpc) -> str:
     """The caller's own, or a new one; the same for all of one call."""
+    found = _named.get()
+    if found is None:
+        found = _own_id(rpc) or os.urandom(16).hex()
+        _named.set(found)
+    return found
+
+
+def _own_id(rpc: Rpc) -> str | None:
     for name, value in rpc.invocation_metadata() or ():
         if name == "x-request-id" and isinstance(value, str) and _REQUEST_ID.fullmatch(value):
             return value
-    made = _made.get()
-    if made is None:
-        made = uuid.uuid4().hex
-        _made.set(made)
-    return made
+    return None
 
 
 async def refuse(rpc: Rpc, error: ServiceError) -> NoReturn:
@@ -100,6 +111,11 @@ async def refuse(rpc: Rpc, error: ServiceError) -> NoReturn:
     raise AssertionError("abort raises")
 
 
+def _end(watch: CallWatch, call: str, outcome: str) -> None:
+    name = name_of(call)
+    watch.ended(outcome, name, f"gRPC {name}", {"rpc.system": "grpc", "rpc.method": call})
+
+
 @cache
 def name_of(call: str) -> str:
     """The name of a call as it is over HTTP."""
@@ -108,11 +124,16 @@ def name_of(call: str) -> str:
 
 def _text(rpc: Rpc) -> Iterator[tuple[str, str]]:
     """The metadata, but for what is binary."""
-    return ((name, value) for name, value in rpc.invocation_metadata() or () if isinstance(value, str))
+    for name, value in rpc.invocation_metadata() or ():
+        if isinstance(value, str):
+            yield name, value
 
 
-def _authorization(rpc: Rpc) -> list[str]:
-    return [str(value) for name, value in rpc.invocation_metadata() or () if name == "authorization"]
+def _authorization(rpc: Rpc) -> Iterator[str]:
+    # Not looked at where nobody is asked for a key: gRPC makes the metadata anew each time.
+    for name, value in rpc.invocation_metadata() or ():
+        if name == "authorization":
+            yield str(value)
 
 
 def _unexpected(call: str, rpc: Rpc) -> ServiceError:

@@ -266,7 +266,9 @@ class AdaptationServicer(pb_grpc.AdaptationServiceServicer):
                     return
                 except ServiceError as error:  # also of a message that could not be read: the next one may be fine
                     outcome = error
-                yield pb.ActStreamResponse(outcome=m.act_outcome(outcome, own_id))
+                reply = pb.ActStreamResponse()
+                m.put_outcome(outcome, own_id, reply.outcome)
+                yield reply
 
         async for reply in self._stream("ActStream", rpc, work):
             yield reply
@@ -277,7 +279,10 @@ class AdaptationServicer(pb_grpc.AdaptationServiceServicer):
             calls = [_or_error(self._read, item, own) for item in request.requests]
             own_id = request_id(rpc)
             outcomes = await self._core.acting.act_batch(calls)
-            return pb.ActBatchResponse(outcomes=[m.act_outcome(outcome, own_id) for outcome in outcomes])
+            reply = pb.ActBatchResponse()
+            for outcome in outcomes:
+                m.put_outcome(outcome, own_id, reply.outcomes.add())
+            return reply
 
         return await self._answer("ActBatch", rpc, work)
 

@@ -7,8 +7,8 @@ traceback in the log alone.
 
 from __future__ import annotations
 
+import os
 import re
-import uuid
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -220,7 +220,8 @@ class Guard:
                 await _refusal(scope, internal_error())(scope, receive, named)
         finally:
             call = getattr(scope.get("endpoint"), "__name__", "none")
-            watch.ended(scope.get("mier.outcome", "OK"), call, f"HTTP {call}", _attributes(scope, status))
+            attributes = _attributes(scope, status) if watch.traced else {}
+            watch.ended(scope.get("mier.outcome", "OK"), call, f"HTTP {call}", attributes)
 
     @asynccontextmanager
     async def _admitted(self, scope: Scope) -> AsyncIterator[None]:
@@ -292,7 +293,6 @@ def internal_error() -> ServiceError:
 def request_id_of(scope: Scope) -> str:
     """The caller's name for the request, if it is one, else a new one."""
     for name, value in scope["headers"]:
-        text: str = value.decode("latin-1")
-        if name == b"x-request-id" and _REQUEST_ID.fullmatch(text):
-            return text
-    return uuid.uuid4().hex
+        if name == b"x-request-id" and _REQUEST_ID.fullmatch(text := value.decode("latin-1")):
+            return str(text)
+    return os.urandom(16).hex()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from array import array
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
@@ -207,13 +208,13 @@ class ActBody(Body):
         """`received_s`: when the request was received, by `time.monotonic`."""
         return ActCall(
             session_id=self.session_id,
-            observation=_array(self.observation, "observation"),
+            observation=_vector(self.observation),
             deterministic=self.deterministic,
             episode=self.episode,
             step=self.step,
             budget=None if self.budget_ms is None else Budget.of(received_s, self.budget_ms),
             observed_at_unix_us=self.observed_at_unix_us,
-            previous_action=None if self.previous_action is None else _array(self.previous_action, "previous_action"),
+            previous_action=None if self.previous_action is None else _vector(self.previous_action),
         )
 
 
@@ -300,7 +301,11 @@ def media_type(request: Request, allowed: tuple[str, ...]) -> str:
 
 async def read_json(request: Request, body_type: type[B], pool: BoundedPool) -> B:
     """The checked JSON body; what is large is parsed off the event loop."""
-    data = await request.body()
+    return await parse_body(await request.body(), body_type, pool)
+
+
+async def parse_body(data: bytes, body_type: type[B], pool: BoundedPool) -> B:
+    """The same of bytes that are there."""
     if len(data) <= _PARSE_ON_LOOP_BYTES:
         return parse(body_type, data)
     return await pool.run(parse, body_type, data)
@@ -322,6 +327,11 @@ def request_body(*kinds: tuple[str, type[Body] | str]) -> dict[str, Any]:
         else:
             content[kind] = {"schema": {"$ref": f"#/components/schemas/{what.__name__}"}}
     return {"requestBody": {"required": True, "content": content}}
+
+
+def _vector(values: list[float]) -> npt.NDArray[np.float32]:
+    """[n]; faster than NumPy reads a list, and what float32 cannot hold is infinite, as there."""
+    return np.frombuffer(array("f", values), np.float32)
 
 
 def _array(values: Any, name: str) -> npt.NDArray[np.float32]:

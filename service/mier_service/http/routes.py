@@ -5,31 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from enum import Enum
-from typing import Annotated, Any
 
-import numpy as np
-from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Request, Response
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
-from mier_proto import convert
 from mier_service.access.guarded import GuardedCore
-from mier_service.acting.acting import ActCall, Action
-from mier_service.acting.budget import MAX_BUDGET_MS, Budget
-from mier_service.errors import Reason, ServiceError, Violation, invalid
+from mier_service.errors import ServiceError
+from mier_service.http.acting import add_acting
 from mier_service.http.bodies import (
     BINARY,
     JSON,
-    ActBatchBody,
-    ActBatchReply,
-    ActBody,
-    ActOutcome,
-    ActReply,
     AdaptBody,
     CreateSessionBody,
     FineTuneBody,
     ModeBody,
-    OutcomeError,
     TransitionsBody,
     media_type,
     read_json,
@@ -37,13 +26,11 @@ from mier_service.http.bodies import (
 )
 from mier_service.http.bundles import add_bundles
 from mier_service.http.lineage import add_lineage
-from mier_service.http.parameters import Key, PageSize, PageToken, refusals
+from mier_service.http.parameters import Key, PageSize, PageToken, QueryIndex, QuerySession, refusals, required
 from mier_service.http.problems import problem_json
 from mier_service.http.recorded import add_recorded
 from mier_service.offload import BoundedPool
 from mier_service.values import (
-    MAX_INDEX,
-    MAX_SEED,
     AdaptationValue,
     OperationValue,
     SessionPage,
@@ -56,22 +43,10 @@ from mier_service.watching.metrics import Metrics
 
 _PING_EVERY_S = 15
 
-QuerySession = Annotated[str | None, Query(max_length=100, description="For a binary body only.")]
-QueryIndex = Annotated[int | None, Query(ge=0, lt=MAX_INDEX, description="For a binary body only.")]
-QueryBudget = Annotated[float | None, Query(gt=0, le=MAX_BUDGET_MS, description="For a binary body only.")]
-QueryTime = Annotated[int | None, Query(ge=0, lt=MAX_SEED, description="For a binary body only.")]
-QueryFlag = Annotated[bool, Query(description="For a binary body only.")]
-
 _ROWS = (
     "Raw little-endian float32, row after row: observation [observation_dim], action [action_dim], reward, "
     "next_observation [observation_dim], terminated (0 or 1), truncated (0 or 1). session_id, episode, "
     "first_step and policy_version (one for all rows) are query parameters."
-)
-_OBSERVATION = (
-    "The observation, raw little-endian float32 [observation_dim]. session_id, deterministic, episode and step "
-    "are query parameters, and so are budget_ms and observed_at_unix_us. With Accept: application/octet-stream the "
-    "reply is the raw action, and the rest is in the headers Mier-Policy-Version, Mier-Weights-Hash, Mier-Limited "
-    "(true or false) and, where a fallback answered, Mier-Fallback and Mier-Fallback-Reason."
 )
 _EVENT = {
     "type": "object",
@@ -102,7 +77,7 @@ def build_router(
     _add_sessions(router, core, pool)
     _add_learning(router, core, pool, watch_idle_s)
     _add_recording(router, core, pool, metrics)
-    _add_acting(router, core, pool, watch or LoopWatch())
+    add_acting(router, core, pool, watch or LoopWatch())
     add_recorded(router, core, pool)
     add_lineage(router, core, pool)
     add_bundles(router, core)
@@ -269,7 +244,7 @@ def _add_recording(router: APIRouter, core: GuardedCore, pool: BoundedPool, metr
             body = await read_json(request, TransitionsBody, pool)
             stored = await core.recording.submit(await pool.run(body.submission, key))
         else:
-            given = _required(
+            given = required(
                 session_id=session_id, episode=episode, first_step=first_step, policy_version=policy_version
             )
             stored = await core.recording.submit_rows(
@@ -282,112 +257,3 @@ def _add_recording(router: APIRouter, core: GuardedCore, pool: BoundedPool, metr
             )
         metrics.stored(stored.stored)
         return stored
-
-
-def _add_acting(router: APIRouter, core: GuardedCore, pool: BoundedPool, watch: LoopWatch) -> None:
-    tags: list[str | Enum] = ["acting"]
-
-    @router.post(
-        "/act",
-        tags=tags,
-        response_model=ActReply,
-        openapi_extra=request_body((JSON, ActBody), (BINARY, _OBSERVATION)),
-        responses=refusals(404, 409, 415),
-    )
-    async def act(
-        request: Request,
-        session_id: QuerySession = None,
-        deterministic: QueryFlag = False,
-        episode: QueryIndex = None,
-        step: QueryIndex = None,
-        budget_ms: QueryBudget = None,
-        observed_at_unix_us: QueryTime = None,
-    ) -> Response:
-        """The action for one observation, by the session's active version; within the budget, if need be by the
-        session's fallback."""
-        received_s = _received_s(request)
-        if media_type(request, (JSON, BINARY)) == JSON:
-            call = (await read_json(request, ActBody, pool)).call(received_s)
-        else:
-            observation = _observation(await request.body())
-            session = str(_required(session_id=session_id)["session_id"])
-            budget = None if budget_ms is None else Budget.of(received_s, budget_ms)
-            call = ActCall(session, observation, deterministic, episode, step, budget, observed_at_unix_us)
-        if call.budget is not None:
-            watch.want()
-        action = await core.acting.act(call)
-        if BINARY in request.headers.get("accept", ""):
-            headers = {
-                "Mier-Policy-Version": str(action.policy_version),
-                "Mier-Weights-Hash": action.weights_hash,
-                "Mier-Limited": str(action.limited).lower(),
-            }
-            if action.ood_percentile is not None:
-                headers["Mier-Ood-Percentile"] = str(action.ood_percentile)
-            if action.fallback is not None:
-                headers["Mier-Fallback"] = action.fallback.kind.value
-                headers["Mier-Fallback-Reason"] = action.fallback.reason.value
-            return Response(action.action.astype("<f4").tobytes(), 200, headers, BINARY)
-        return JSONResponse(_reply(action))
-
-    @router.post(
-        "/act/batch",
-        tags=tags,
-        response_model=ActBatchReply,
-        openapi_extra=request_body((JSON, ActBatchBody)),
-        responses=refusals(415),
-    )
-    async def act_batch(request: Request) -> ActBatchReply:
-        """Many sessions' actions in one message; one that is refused does not spoil the others."""
-        media_type(request, (JSON,))
-        body = await read_json(request, ActBatchBody, pool)
-        received_s = _received_s(request)
-        calls = [item.call(received_s) for item in body.requests]
-        if any(call.budget is not None for call in calls):
-            watch.want()
-        outcomes = await core.acting.act_batch([*calls])
-        return ActBatchReply(outcomes=[_outcome(outcome) for outcome in outcomes])
-
-
-def _reply(action: Action) -> dict[str, Any]:
-    return {
-        "action": action.action.tolist(),
-        "policy_version": action.policy_version,
-        "weights_hash": action.weights_hash,
-        "ood_percentile": action.ood_percentile,
-        "fallback": None if action.fallback is None else action.fallback.model_dump(mode="json"),
-        "limited": action.limited,
-    }
-
-
-def _received_s(request: Request) -> float:
-    """By `time.monotonic`."""
-    received_s: float = request.scope["mier.received_s"]
-    return received_s
-
-
-def _outcome(outcome: Action | ServiceError) -> ActOutcome:
-    if isinstance(outcome, ServiceError):
-        return ActOutcome(error=OutcomeError(reason=outcome.reason.value, detail=outcome.detail))
-    return ActOutcome(response=ActReply(**_reply(outcome)))
-
-
-def _observation(data: bytes) -> np.ndarray[Any, np.dtype[np.float32]]:
-    if len(data) % 4:
-        raise invalid("observation", f"observation: expected 4 bytes for each value, got {len(data)} bytes")
-    try:
-        return convert.decode_raw(data, "observation", (len(data) // 4,))
-    except ValueError as error:
-        raise invalid("observation", str(error)) from None
-
-
-def _required(**given: Any) -> dict[str, Any]:
-    missing = [name for name, value in given.items() if value is None]
-    if missing:
-        text = "a binary body needs this query parameter"
-        raise ServiceError(
-            Reason.INVALID_ARGUMENT,
-            f"a binary body needs the query parameters {', '.join(given)}; missing: {', '.join(missing)}",
-            tuple(Violation(name, text) for name in missing),
-        )
-    return given

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterable
 
@@ -39,15 +38,19 @@ class CallWatch:
         metrics.call_began(transport)
         self._span = server_span(name, headers)
 
+    @property
+    def traced(self) -> bool:
+        """Whether anybody will see the attributes that it ends with."""
+        return self._span is not None
+
     def ended(self, outcome: str, name: str, span_name: str, attributes: Attributes) -> None:
         """The reply is out. `outcome` is OK or the reason of its refusal; `name` is known by now."""
         call = self._call
         call.name = name
         seconds = time.perf_counter() - self._started_s
         self._metrics.call_ended(call.transport, name, outcome, seconds)
-        level = logging.INFO if name in _LOUD else logging.DEBUG
-        _log.log(
-            level,
+        log = _log.info if name in _LOUD else _log.debug
+        log(
             "call",
             transport=call.transport,
             call=name,
