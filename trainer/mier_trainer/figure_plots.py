@@ -29,7 +29,7 @@ def plot_targets(study: Study, rows: list[Row], oracle: Mapping[str, Row], path:
         targets = sorted({row["target"] for row in mine})
         points = [_over_seeds([r for r in mine if r["target"] == t]) for t in targets]
         if points:
-            _line(axes, targets, points, arm.label, color)
+            _line(axes, targets, points, _label(arm.label, mine), color)
     known = sorted((row["target"], row["return_mean"]) for row in oracle.values())
     axes.plot(*zip(*known, strict=True), "k--", lw=1, label="oracle: SAC on that one task")
     axes.set(xlabel="target speed (m/s)", ylabel="episode return", title=_title(study, rows))
@@ -49,7 +49,7 @@ def plot_bars(study: Study, rows: list[Row], oracle: Mapping[str, Row], path: Pa
         axes.bar(at, point.mean, color=color, alpha=0.75, yerr=_error([point]), capsize=4)
         tasks = [_over_seeds([r for r in mine if r["task"] == t]).mean for t in dict.fromkeys(r["task"] for r in mine)]
         axes.plot(at + np.linspace(-0.25, 0.25, len(tasks)), tasks, "k.", ms=3)
-        labels.append(arm.label)
+        labels.append(_label(arm.label, mine))
     axes.axhline(float(np.mean([row["return_mean"] for row in oracle.values()])), color="k", ls="--", lw=1)
     axes.set_xticks(range(len(labels)), labels, rotation=20, ha="right", fontsize=8)
     axes.set(ylabel="episode return, mean over test tasks (dots: tasks; dashed: oracle)", title=_title(study, rows))
@@ -64,7 +64,8 @@ def plot_relabelling(study: Study, rows: list[Row], path: Path) -> None:
         points = curve(rows, name)
         if points:
             updates = [float(u) for u, _, _ in points]
-            _line(axes, updates, [p for _, p, _ in points], label, color)
+            mine = [row for row in rows if row["evaluation"] == name]
+            _line(axes, updates, [p for _, p, _ in points], _label(label, mine), color)
     axes.set(xlabel="updates on relabelled transitions", ylabel="episode return, mean over test tasks")
     axes.set_title(_title(study, rows, curve=True), fontsize=9)
     if axes.lines:
@@ -87,8 +88,8 @@ def plot_real_steps(panels: Mapping[str, tuple[list[Row], list[Row]]], evaluatio
         steps = [point[0] for point in oracle[0]["curve"]]
         scratch = np.mean([[point[1] for point in row["curve"]] for row in oracle], axis=0)
         axes.plot(steps, scratch, color="tab:red", lw=1.2, label="SAC from scratch")
-        axes.axhline(float(np.mean([row["return_mean"] for row in oracle])), color="k", ls="--", lw=0.8)
-        axes.axhline(float(np.mean([s.unadapted for s in summaries])), color="tab:gray", ls=":", lw=1)
+        axes.axhline(float(np.mean([row["return_mean"] for row in oracle])), color="k", ls="--", lw=0.8, label="oracle")
+        axes.axhline(float(np.mean([s.unadapted for s in summaries])), color="k", ls=":", lw=1, label="ours, unadapted")
         axes.set(xscale="log", xlabel="real environment steps on the new task", title=title)
         axes.grid(alpha=0.3)
     first = np.atleast_1d(all_axes)[0]
@@ -113,12 +114,18 @@ def _line(axes: Axes, x: list[float], points: list[Interval], label: str, color:
     )
 
 
-def _title(study: Study, rows: list[Row], curve: bool = False) -> str:
-    """What was recorded, as it is: seeds and episodes."""
+def _label(label: str, rows: list[Row]) -> str:
+    """Arms need not have the same number of seeds yet."""
     seeds = len({row["seed"] for row in rows})
+    return f"{label} ({seeds} seed{'s' if seeds > 1 else ''})"
+
+
+def _title(study: Study, rows: list[Row], curve: bool = False) -> str:
+    """What was recorded, as it is: episodes, and intervals where there are seeds enough to know them."""
     some = [row for row in rows if (row["arm"] == "curve") is curve]
     episodes = len({row["episode"] for row in some})
-    return f"{study.family}: {seeds} seeds x {episodes} episodes, mean and 95% interval over seeds"
+    several = len({row["seed"] for row in rows}) > 1
+    return f"{study.family}: {episodes} episodes each" + (", mean and 95% interval over seeds" if several else "")
 
 
 def _finish(figure: Any, axes: Axes, path: Path) -> None:

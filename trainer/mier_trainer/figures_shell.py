@@ -35,8 +35,10 @@ def draw_figures(results: Path, page: Path) -> Iterator[Path]:
         plot_relabelling(study, rows, relabelling)
         yield relabelling
         panels |= _panels(study, rows, oracle)
-        tables = {f"{study.name}-tasks": task_table(rows, oracle), f"{study.name}-arms": arm_table(study, rows, oracle)}
-        if page.exists():
+        if page.exists() and any(row["evaluation"] == _OURS for row in rows):
+            # What every gain is against is ours' unadapted policy.
+            tables = {f"{study.name}-tasks": task_table(rows, oracle)}
+            tables[f"{study.name}-arms"] = arm_table(study, rows, oracle)
             page.write_text(with_tables(page.read_text(), tables))
     if panels:
         path = results / "real_steps.png"
@@ -61,8 +63,8 @@ def task_table(rows: list[Row], oracle: dict[str, Row]) -> str:
     found = summarise(rows, _OURS, oracle)
     rounds = max(len(s.gains) for s in found)
     lines = [
-        "| task | unadapted | context only | fine-tuned (95% over seeds) | oracle | gain (95%) "
-        + "".join(f"| gain, {2 * n} trajectories " for n in range(2, rounds + 1))
+        "| task | unadapted | context only | fine-tuned (95% over seeds) | oracle | gain after 2 trajectories (95%) "
+        + "".join(f"| after {2 * n} " for n in range(2, rounds + 1))
         + "| SAC steps for the same | sample ratio | s to 90% |",
         "|---" * (9 + rounds - 1) + "|",
     ]
@@ -75,7 +77,7 @@ def task_table(rows: list[Row], oracle: dict[str, Row]) -> str:
             f"| {s.task} | {s.unadapted:.1f} | {s.context_adapted:.1f} | {_interval(s.finetuned[0], 1)} "
             f"| {s.oracle:.1f} | {_interval(s.gain_interval, 2)} "
             + "".join(f"| {gain:.2f} " for gain in s.gains[1:])
-            + f"| {more}{steps:,.0f} | {more}{s.sample_ratio:.0f} | {'-' if seconds is None else f'{seconds:.0f}'} |"
+            + f"| {more}{steps:,.0f} | {more}{s.sample_ratio:.0f} | {'-' if seconds is None else f'{seconds:.1f}'} |"
         )
     return "\n".join(lines)
 
@@ -100,8 +102,9 @@ def arm_table(study: Study, rows: list[Row], oracle: dict[str, Row]) -> str:
             for seed, gain in zip(means, of_task, strict=True):
                 gains.setdefault(seed, []).append(gain)
         if gains:
-            whole = mean_interval([float(np.mean(g)) for g in gains.values() if len(g) == len(tasks)] or [np.nan])
-            lines.append(f"| {arm.label} | " + " | ".join(cells) + f" | {_interval(whole, 2)} | {len(gains)} |")
+            complete = [float(np.mean(g)) for g in gains.values() if len(g) == len(tasks)]
+            whole = _interval(mean_interval(complete), 2) if complete else "-"
+            lines.append(f"| {arm.label} | " + " | ".join(cells) + f" | {whole} | {len(gains)} |")
     return "\n".join(lines)
 
 
@@ -117,10 +120,12 @@ def _oracle(path: Path, family: str) -> dict[str, Row]:
 def _panels(study: Study, rows: list[Row], oracle: dict[str, Row]) -> dict[str, tuple[list[Row], list[Row]]]:
     """Each target speed out of the training range by itself; negated joints as one mean."""
     mine = [row for row in rows if row["evaluation"] == _OURS]
+    if not mine:
+        return {}
     if all(row["target"] is None for row in mine):
         return {f"{study.family}, mean of {len(oracle)} tasks": (mine, list(oracle.values()))}
     return {
         task: ([row for row in mine if row["task"] == task], [reference])
-        for task, reference in oracle.items()
+        for task, reference in sorted(oracle.items())
         if reference["target"] > 1.0 and any(row["task"] == task for row in mine)
     }
