@@ -33,7 +33,7 @@ from string import Template
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-HEALTHY_WITHIN_S = 120.0
+HEALTHY_WITHIN_S = 600.0
 STOP_WITHIN_S = 30.0
 NOBODY = 65534
 

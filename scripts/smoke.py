@@ -38,7 +38,7 @@ for url in sys.argv[1:]:
     with Client.connect(url) as client:
         session = client.create_session("cheetah-vel-ood")
         acted = client.act(session.id, [0.0] * len(session.environment.observation_names), deterministic=True)
-        print(url.partition(":")[0], "version", acted.policy_version, "action", [round(float(a), 3) for a in acted.action])
+        print(url.partition(":")[0], "version", acted.policy_version, "action", acted.action)
 """
 
 

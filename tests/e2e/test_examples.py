@@ -10,7 +10,6 @@ from pathlib import Path
 from mier_mujoco.server_process import Address
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-CLIENTS = EXAMPLES.parent / "docs" / "clients.md"
 NUMBER = r"(-?\d+\.\d)"
 
 
@@ -57,12 +56,3 @@ def test_a_task_that_changes_in_mid_run_is_noticed(service: Address) -> None:
     assert tasks[-1] >= 2
     assert float(rows[0][2]) < 95.0 <= float(rows[-1][2])
     assert float(rows[-1][0]) > -80.0  # at 0.8 m/s it would be -140
-
-
-def test_the_page_about_clients_runs(service: Address, tmp_path: Path) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", CLIENTS.read_text(), re.DOTALL)
-    code = "import numpy as np\nobservation = np.zeros(17, np.float32)\n" + "".join(blocks)
-    assert code.count("127.0.0.1:50051") == 3
-    script = tmp_path / "page.py"
-    script.write_text(code.replace("127.0.0.1:50051", service.grpc))
-    assert "[1]" in run(script)

@@ -1,4 +1,4 @@
-"""The wheel and the sdist: what is in them, and that they are enough. `make smoke` installs them in clean environments."""
+"""The wheel and the sdist: what is in them, and that it is enough. `make smoke` installs them in clean environments."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ site = Path(sys.argv[1])
 for package in (mier_client, mier_proto, mier_service):
     assert Path(package.__file__).is_relative_to(site), package.__file__
 from mier_mujoco.server_process import running_server
-with running_server(["--checkpoints", sys.argv[2]], ready_within_s=120.0) as address:
+with running_server(["--checkpoints", sys.argv[2]], ready_within_s=600.0) as address:
     for url in (f"grpc://{address.grpc}", address.http):
         with Client.connect(url) as client:
             session = client.create_session("point")
