@@ -35,7 +35,7 @@ _MODULES = {
 def settings_page(settings: type[BaseModel]) -> str:
     """A row for each setting of `mier-serve`: flag, variable, default, meaning."""
     rows = [
-        f"| `--{name.replace('_', '-')}`{_kind(field)} | `MIER_{name.upper()}` | {_default(field)} | {_text_of(field)} |"
+        f"| `--{name.replace('_', '-')}`{_kind(field)} | `MIER_{name.upper()}` | {_default(field)} | {_means(field)} |"
         for name, field in settings.model_fields.items()
     ]
     head = "# Settings of mier-serve\n\nThe command line wins, then the environment, then the default.\n"
@@ -58,10 +58,10 @@ def _default(field: FieldInfo) -> str:
         return ""
     if isinstance(field.default, bool):
         return "on" if field.default else "off"
-    return f"`{field.default:,}`" if isinstance(field.default, int) else f"`{field.default}`"
+    return f"`{field.default}`"
 
 
-def _text_of(field: FieldInfo) -> str:
+def _means(field: FieldInfo) -> str:
     limits = [
         f"{sign} {getattr(rule, name)}" for rule in field.metadata for name, sign in _SIGNS if hasattr(rule, name)
     ]
@@ -97,7 +97,7 @@ def http_page(openapi: Mapping[str, Any]) -> str:
 
 def _call(method: str, path: str, call: Mapping[str, Any]) -> Iterator[str]:
     yield f"## `{method} {path}`\n"
-    yield f"{_text(call.get('description') or call.get('summary', ''))}\n"
+    yield f"{call.get('description') or call.get('summary', '')}\n"
     if parameters := call.get("parameters"):
         yield "| parameter | in | type | |\n|---|---|---|---|"
         for p in parameters:
@@ -107,15 +107,18 @@ def _call(method: str, path: str, call: Mapping[str, Any]) -> Iterator[str]:
     for kind, content in call.get("requestBody", {}).get("content", {}).items():
         yield f"Takes `{kind}`: {_type(content.get('schema', {}))}\n"
     yield "| status | body | |\n|---|---|---|"
+    rows: dict[str, list[str]] = {}
     for status, reply in call["responses"].items():
         bodies = ", ".join(_type(content.get("schema", {})) for content in reply.get("content", {}).values())
-        yield f"| {status} | {bodies} | {_cell(reply.get('description', ''))} |"
+        rows.setdefault(f"{bodies} | {_cell(reply.get('description', ''))}", []).append(status)
+    for what, statuses in rows.items():
+        yield f"| {', '.join(statuses)} | {what} |"
     yield ""
 
 
 def _schema(name: str, schema: Mapping[str, Any]) -> Iterator[str]:
     yield f"## {name} {{#{_anchor(name)}}}\n"
-    yield f"{_text(schema.get('description', ''))}\n"
+    yield f"{schema.get('description', '')}\n"
     if "enum" in schema:
         yield "One of " + ", ".join(f"`{value}`" for value in schema["enum"]) + ".\n"
     if fields := schema.get("properties"):
@@ -142,10 +145,6 @@ def _type(schema: Mapping[str, Any]) -> str:
 
 def _anchor(name: str) -> str:
     return f"body-{re.sub('[^a-z0-9]+', '-', name.lower())}"
-
-
-def _text(text: str) -> str:
-    return text.replace("\n", "\n\n").strip()
 
 
 def _cell(text: str) -> str:
