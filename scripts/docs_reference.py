@@ -20,8 +20,13 @@ from mier_service.mierctl.__main__ import app as mierctl
 
 _MADE = "*Made from the code when the site is built.*\n"
 _SIGNS = (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
+_CALLS = """\
+The calls are told once, for both clients. Where one gives a `Plan[X]`, `Client` returns an `X` and `AsyncClient` is awaited
+for it; over `Pages[X]` and `Watch[X]` the one iterates with `for`, the other with `async for`.
+"""
 _MODULES = {
     "The client": ["mier_client.Client", "mier_client.AsyncClient", "mier_client.Timeouts", "mier_client.Tls"],
+    "Its calls": ["mier_client.surface.Surface"],
     "Acting and recording": [
         *("mier_client.RemotePolicy", "mier_client.edge.EdgePolicy", "mier_client.Acting"),
         *("mier_client.Recorder", "mier_client.Step", "mier_client.adaptive_env.AdaptiveEnv"),
@@ -35,11 +40,11 @@ _MODULES = {
 def settings_page(settings: type[BaseModel]) -> str:
     """A row for each setting of `mier-serve`: flag, variable, default, meaning."""
     rows = [
-        f"| `--{name.replace('_', '-')}`{_kind(field)} | `MIER_{name.upper()}` | {_default(field)} | {_means(field)} |"
+        f"| `--{name.replace('_', '-')}`{_kind(field)}<br>`MIER_{name.upper()}` | {_default(field)} | {_means(field)} |"
         for name, field in settings.model_fields.items()
     ]
     head = "# Settings of mier-serve\n\nThe command line wins, then the environment, then the default.\n"
-    return "\n".join([head, _MADE, "| flag | variable | default | |", "|---|---|---|---|", *rows, ""])
+    return "\n".join([head, _MADE, "| flag, variable | default | |", "|---|---|---|", *rows, ""])
 
 
 def _kind(field: FieldInfo) -> str:
@@ -86,17 +91,18 @@ def http_page(openapi: Mapping[str, Any]) -> str:
     """Every call and every body of an OpenAPI document."""
     lines = [f"# HTTP: {openapi['info']['title']}\n", openapi["info"]["description"], _MADE]
     lines.append("The document itself is at `/openapi.json` of a running service, and to try at `/docs`.\n")
+    lines.append("## Calls\n")
     for path, methods in openapi["paths"].items():
         for method, call in methods.items():
             lines += _call(method.upper(), path, call)
-    lines.append("# Bodies\n")
+    lines.append("## Bodies\n")
     for name, schema in sorted(openapi["components"]["schemas"].items()):
         lines += _schema(name, schema)
     return "\n".join(lines)
 
 
 def _call(method: str, path: str, call: Mapping[str, Any]) -> Iterator[str]:
-    yield f"## `{method} {path}`\n"
+    yield f"### `{method} {path}`\n"
     yield f"{call.get('description') or call.get('summary', '')}\n"
     if parameters := call.get("parameters"):
         yield "| parameter | in | type | |\n|---|---|---|---|"
@@ -117,7 +123,7 @@ def _call(method: str, path: str, call: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _schema(name: str, schema: Mapping[str, Any]) -> Iterator[str]:
-    yield f"## {name} {{#{_anchor(name)}}}\n"
+    yield f"### {name} {{#{_anchor(name)}}}\n"
     yield f"{schema.get('description', '')}\n"
     if "enum" in schema:
         yield "One of " + ", ".join(f"`{value}`" for value in schema["enum"]) + ".\n"
@@ -158,8 +164,8 @@ def grpc_page(proto: str) -> str:
 
 def python_page() -> str:
     """The client's classes, from their docstrings."""
-    parts = [f"# Python: `mier_client`\n\n{_MADE}"]
+    parts = [f"# Python: `mier_client`\n\n{_MADE}", _CALLS]
     for title, names in _MODULES.items():
-        parts.append(f"# {title}\n")
+        parts.append(f"## {title}\n")
         parts += [f"::: {name}\n" for name in names]
     return "\n".join(parts)
