@@ -5,17 +5,20 @@
 
 It reads the Dockerfile itself, so it cannot drift from it: COPY takes the committed files that .dockerignore lets
 through, RUN runs in a shell with the stage's ENV and ARG, absolute paths of the image lie under the clean directory.
-Then it starts CMD, waits until HEALTHCHECK's command succeeds, stops it with STOPSIGNAL, and checks that it ended well.
+Then it starts ENTRYPOINT, waits until HEALTHCHECK's command succeeds, stops it with STOPSIGNAL, and checks that it
+ended well. Run by root, it does so as `nobody` and with every file system read-only but the data folder.
 
-What stays unchecked: the base image (this machine's python3 stands in), `useradd` and USER (run by root, the service
-runs as `nobody` instead), and the isolation of the network (so the bind to all interfaces is turned back to loopback).
+What stays unchecked: the base image (this machine's python3 stands in), `useradd` and USER (hence `nobody`), and the
+isolation of the network (so the bind to all interfaces is turned back to loopback).
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -30,7 +33,7 @@ from string import Template
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-HEALTHY_WITHIN_S = 120.0
+HEALTHY_WITHIN_S = 600.0
 STOP_WITHIN_S = 30.0
 NOBODY = 65534
 
@@ -43,8 +46,8 @@ class Image:
     build_args: dict[str, str]
     environment: dict[str, str] = field(default_factory=dict)
     workdir: str = "/"
-    health: str = ""
-    command: str = ""
+    health: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
     stop: signal.Signals = signal.SIGTERM
 
     def expand(self, text: str) -> str:
@@ -59,6 +62,11 @@ class Image:
         moved = {
             name: str(self.place(value)) if value.startswith("/") else value for name, value in self.environment.items()
         }
+        # The image's own folders of programs come first; what lies behind them in the base image is this machine's.
+        path = self.environment.get("PATH", "").removesuffix("$PATH")
+        moved["PATH"] = os.pathsep.join(
+            [*(str(self.place(entry)) for entry in path.split(":") if entry), os.environ["PATH"]]
+        )
         return {**os.environ, **moved}
 
 
@@ -86,17 +94,17 @@ def run(image: Image, instruction: str, rest: str) -> None:
             image.place(rest).mkdir(parents=True, exist_ok=True)
         case "COPY" if not rest.startswith("--from="):
             _copy(image, rest.split()[:-1])
-        case "RUN" if rest.startswith("useradd "):
+        case "RUN" if "useradd " in rest:
             image.place(image.environment["MIER_DATA"]).mkdir(parents=True, exist_ok=True)
         case "RUN":
             subprocess.run(["/bin/sh", "-c", rest], check=True, cwd=image.place(image.workdir), env=image.shell())
         case "HEALTHCHECK":
-            image.health = rest.partition("CMD ")[2]
+            image.health = tuple(json.loads(rest.partition("CMD ")[2]))
         case "STOPSIGNAL":
             image.stop = signal.Signals[rest]
-        case "CMD":
-            image.command = rest
-        case "COPY" | "USER" | "VOLUME" | "EXPOSE":
+        case "ENTRYPOINT":
+            image.command = tuple(json.loads(rest))
+        case "COPY" | "USER" | "VOLUME" | "EXPOSE" | "LABEL":
             pass
         case _:
             raise SystemExit(f"docker_steps: the Dockerfile has an instruction that is not known here: {instruction}")
@@ -120,27 +128,16 @@ def _let_through(sources: list[str]) -> list[str]:
 
 
 def serve(image: Image) -> None:
-    """CMD until HEALTHCHECK succeeds, then STOPSIGNAL; SystemExit if it does not go well."""
-    command = image.command.replace("--host 0.0.0.0 --insecure-public-bind", "--host 127.0.0.1")
+    """ENTRYPOINT until HEALTHCHECK succeeds, then STOPSIGNAL; SystemExit if it does not go well."""
     data = image.place(image.environment["MIER_DATA"])
-    user = NOBODY if os.geteuid() == 0 else None
-    if user is not None:
-        image.root.chmod(0o755)
-        # An interpreter under a private home (pyenv's under /root) is one that nobody may not run.
-        python = Path(image.place(image.environment["MIER_HOME"]), "venv/bin/python").resolve()
-        probe = ["/bin/sh", "-c", f"test -x '{python}'"]
-        if subprocess.run(probe, check=False, user=user, group=user).returncode != 0:
-            print(f"USER not checked: {python} is not open to others; the service runs as the caller", flush=True)
-            user = None
-    if user is not None:
-        shutil.chown(data, user, user)
-    how: dict[str, Any] = {"cwd": data, "env": image.shell() | {"HOME": str(data)}, "user": user, "group": user}
-    print(f"CMD {command}", flush=True)
-    service = subprocess.Popen(["/bin/sh", "-c", command], start_new_session=True, **how)
+    bind = {"MIER_HOST": "127.0.0.1", "MIER_INSECURE_PUBLIC_BIND": "false"}
+    how: dict[str, Any] = {"cwd": data, "env": image.shell() | {"HOME": str(data)} | bind}
+    command = [*_confinement(image, data), *image.command]
+    print(f"ENTRYPOINT {shlex.join(image.command)}", flush=True)
+    service = subprocess.Popen(command, start_new_session=True, **how)
     try:
         deadline = time.monotonic() + HEALTHY_WITHIN_S
-        check = ["/bin/sh", "-c", image.health]
-        while subprocess.run(check, stderr=subprocess.DEVNULL, check=False, **how).returncode != 0:
+        while subprocess.run(image.health, stdout=subprocess.DEVNULL, check=False, **how).returncode != 0:
             if service.poll() is not None or time.monotonic() > deadline:
                 raise SystemExit(f"docker_steps: not healthy (exit status {service.returncode})")
             time.sleep(0.5)
@@ -153,6 +150,35 @@ def serve(image: Image) -> None:
         if service.poll() is None:
             os.killpg(service.pid, signal.SIGKILL)
             service.wait()
+
+
+def _confinement(image: Image, data: Path) -> list[str]:
+    """What a command is to begin with so that it runs as `nobody` and can write to the data folder only; says what this
+    machine does not allow."""
+    if os.geteuid() != 0:
+        print("USER and a read-only root not checked: that takes root", flush=True)
+        return []
+    image.root.chmod(0o755)
+    shutil.chown(data, NOBODY, NOBODY)
+    user = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--no-new-privs"]
+    # An interpreter under a private home (pyenv's under /root) is one that nobody may not run.
+    python = Path(image.place(image.environment["MIER_HOME"]), "venv/bin/python").resolve()
+    if subprocess.run([*user, "test", "-x", str(python)], check=False).returncode != 0:
+        print(f"USER not checked: {python} is not open to others; the service runs as the caller", flush=True)
+        user = []
+    # Every mounted file system but the kernel's own; the data folder is a mount of its own before that, and stays.
+    kernel = "noproc,nosysfs,nocgroup,nocgroup2,nodevtmpfs,nodevpts"
+    script = f"""
+        mount --bind "$0" "$0" || exit 1
+        findmnt --raw --noheadings --output TARGET --types {kernel} | while read -r at; do
+            test "$at" = "$0" || mount -o remount,bind,ro "$at" || exit 1
+        done && ! touch /tmp/written 2>/dev/null && cd "$0" && exec "$@"
+    """
+    read_only = ["unshare", "--mount", "sh", "-c", script, str(data)]
+    if subprocess.run([*read_only, "true"], check=False).returncode != 0:
+        print("a read-only root not checked: this machine does not allow a mount namespace", flush=True)
+        read_only = []
+    return read_only + user
 
 
 def main() -> None:

@@ -20,7 +20,6 @@ from tests.contract.wire import Wire
 from tests.e2e.conftest import CHECKPOINTS, PATIENT
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-CLIENTS = EXAMPLES.parent / "docs" / "clients.md"
 NUMBER = r"(-?\d+\.\d)"
 
 
@@ -135,12 +134,3 @@ def test_a_notebook_runs_from_top_to_bottom(service: Address, tmp_path: Path, mo
     )
     before, after = (float(found) for found in re.findall(rf"return {NUMBER}", printed))
     assert after > before + 100.0
-
-
-def test_the_page_about_clients_runs(service: Address, tmp_path: Path) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", CLIENTS.read_text(), re.DOTALL)
-    code = "import numpy as np\nobservation = np.zeros(17, np.float32)\n" + "".join(blocks)
-    assert code.count("127.0.0.1:50051") == 3
-    script = tmp_path / "page.py"
-    script.write_text(code.replace("127.0.0.1:50051", service.grpc))
-    assert "[1]" in run(script)
