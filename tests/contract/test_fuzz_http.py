@@ -90,7 +90,7 @@ def _check(case: fuzz_requests.Case, response: Any, recorder: Any = None) -> Non
         if refusal.reason in (Reason.CHECKPOINT_NOT_FOUND, Reason.VERSION_NOT_FOUND):
             left_out.add("ensure_resource_availability")  # of another thing than the one that the path names
     checks = [check for check in CHECKS if check.__name__ not in left_out]
-    refusals.nothing_from_inside(response.text)
+    refusals.nothing_from_inside(response.content.decode(errors="replace"))  # it may be a bundle
     case.validate_response(response, checks=checks, recorder=recorder)
 
 

@@ -98,11 +98,13 @@ class Bundles:
         """The bundle, without graphs that the caller has; None where the one that it has is what acts, and young."""
         if len(known_tag) > MAX_TAG_CHARACTERS:
             raise invalid("known_tag", f"known_tag: expected at most {MAX_TAG_CHARACTERS} characters")
-        if len(known_graphs) > MAX_KNOWN_GRAPHS or not all(re.fullmatch(HASH_PATTERN, name) for name in known_graphs):
-            raise invalid(
-                "known_graphs",
-                f"known_graphs: expected at most {MAX_KNOWN_GRAPHS} SHA-256 of 64 lower-case hex digits each",
-            )
+        if len(known_graphs) > MAX_KNOWN_GRAPHS:
+            text = f"known_graphs: expected at most {MAX_KNOWN_GRAPHS} names, got {len(known_graphs)}"
+            raise invalid("known_graphs", text)
+        for i, name in enumerate(known_graphs):
+            if re.fullmatch(HASH_PATTERN, name) is None:
+                text = f"known_graphs.{i}: expected a SHA-256, 64 lower-case hex digits, got {name[:80]!r}"
+                raise invalid(f"known_graphs.{i}", text)
         return await self._pool.run(self._get, session_id, known_tag, frozenset(known_graphs))
 
     def _get(self, session_id: str, known_tag: str, known_graphs: frozenset[str]) -> Packed | None:
