@@ -20,7 +20,7 @@ from mier_service.store.session_rows import to_time
 from mier_service.values import PromotionKind, PromotionRecordValue, SessionValue, VersionValue
 
 SERVICE = "service"
-"""Who it was, where an adaptation or a fine-tune published."""
+"""Who it was, where an adaptation or a fine-tune published, or returns that fell rolled back."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,22 @@ def acted_before(c: Connection, session_id: str) -> int | None:
         else:
             stack.append(to_version)
     return stack[-2] if len(stack) > 1 else None
+
+
+def who_made_it_act(c: Connection, session_id: str) -> str:
+    """Of the version that acts; whoever pinned what acted already made nothing act."""
+    p = promotions.c
+    statement = select(p.who).where(p.session_id == session_id, p.from_version != p.to_version)
+    return str(c.execute(statement.order_by(p.row.desc()).limit(1)).scalar() or "")
+
+
+def rolled_back_by_itself(c: Connection, session_id: str) -> set[int]:
+    """Versions whose returns fell."""
+    p = promotions.c
+    statement = select(p.from_version).where(
+        p.session_id == session_id, p.kind == PromotionKind.ROLLBACK.value, p.who == SERVICE
+    )
+    return set(c.execute(statement).scalars())
 
 
 def list_promotions(
