@@ -21,8 +21,8 @@ from mier_service.mierctl.__main__ import app as mierctl
 _MADE = "*Made from the code when the site is built.*\n"
 _SIGNS = (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
 _CALLS = """\
-The calls are told once, for both clients. Where one gives a `Plan[X]`, `Client` returns an `X` and `AsyncClient` is awaited
-for it; over `Pages[X]` and `Watch[X]` the one iterates with `for`, the other with `async for`.
+The calls are told once, for both clients. Where one gives a `Plan[X]`, `Client` returns an `X` and `AsyncClient` is
+awaited for it; over `Pages[X]` and `Watch[X]` the one iterates with `for`, the other with `async for`.
 """
 _MODULES = {
     "The client": ["mier_client.Client", "mier_client.AsyncClient", "mier_client.Timeouts", "mier_client.Tls"],

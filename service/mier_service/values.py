@@ -290,6 +290,14 @@ class ReturnsValue(Value):
     high: float | None = Field(default=None, description="Upper end; null for one episode.")
 
 
+class EpisodeReturnValue(Value):
+    """What one whole episode came to."""
+
+    episode: int = Field(description="As the robot numbers it.", examples=[3])
+    total: float = Field(description="Its return, undiscounted, in the unit of the reward.", examples=[812.5])
+    policy_version: int = Field(description="The version that chose every step; 0: several, or none.", examples=[2])
+
+
 class VersionValue(Value):
     """Immutable: weights with the policy context they act under, and where both came from."""
 
@@ -317,11 +325,13 @@ class VersionValue(Value):
         description="What robots reported of it, as of when versions are listed; null: no whole episode.",
     )
     first_transition: int | None = Field(
+        default=None,
         description="So many transitions of the session were stored before the first that it learned from, which is "
         "followed by the others; null where there are none, or they came by episode, or that was not recorded yet.",
         examples=[0],
     )
     made_with_json: str | None = Field(
+        default=None,
         description="The builds and CPU kinds that made it, a JSON list; null where that was not recorded yet.",
     )
 

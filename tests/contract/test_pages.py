@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, cast
 
 import httpx
+import numpy as np
 import pytest
 
 from mier_client.values import Session
 from mier_service.access.keys import Scope
 from mier_service.ui.routes import Pages, build_pages
+from tests.contract import tiny
 from tests.contract.browsing import Site, adapted, form_token, log_in
 from tests.contract.conftest import REWARD
-from tests.contract.helpers import CALL_S
+from tests.contract.helpers import CALL_S, batch, submit
 from tests.contract.keys import bearer, make_key, revoke, wait_until
 
 NO_SCRIPT = re.compile(r"<script(?![^>]* src=)|<style|\sstyle=|\son[a-z]+=|javascript:|https?://(?!127\.0\.0\.1)", re.I)
@@ -251,12 +255,28 @@ def test_a_page_follows_what_happens(site: Site, admin: httpx.Client, session: S
     with admin.stream("GET", f"/ui/sessions/{session.id}/events") as stream:
         events = _sections(stream)
         first = next(events)
-        assert set(first) == {"state", "learning", "strangeness", "context", "lineage", "record"}
+        assert set(first) == {"state", "returns", "learning", "strangeness", "context", "lineage", "record"}
         with site.api() as api:
             api.pause(session.id, "", CALL_S)
         changed = next(events)
         assert set(changed) == {"state"}
         assert "paused" in changed["state"]
+
+
+def test_what_episodes_came_to_is_told_by_version(site: Site, admin: httpx.Client, session: Session) -> None:
+    """Broken on purpose: returns of all sessions; those of episodes that have not ended."""
+    ended = np.zeros(tiny.HORIZON_STEPS, np.bool_)
+    ended[-1] = True
+    with site.api() as api:
+        submit(api, session, replace(batch(tiny.HORIZON_STEPS, seed=9, episode=8, version=2), truncated=ended))
+        submit(api, session, batch(5, episode=9, version=2))
+    total = site.server.rows("SELECT total FROM episode_returns WHERE session_id = ?", session.id)[0][0]
+    page = admin.get(f"/ui/sessions/{session.id}").text
+    (drawn,) = re.findall(r'id="returns-chart" data-chart="([^"]*)"', page)
+    (line,) = json.loads(html.unescape(drawn))["lines"]
+    assert line["label"] == "v2"
+    assert line["y"] == [pytest.approx(total, rel=1e-4)]
+    assert "over 1 episode<" in page
 
 
 def test_a_stream_ends_with_its_key(site: Site, session: Session) -> None:

@@ -9,7 +9,6 @@ from typing import Annotated, Literal
 import torch
 import tyro
 from rich.console import Console
-from rich.table import Table
 
 from mier_envs.families import FAMILIES
 from mier_trainer.bundle import bundle, load
@@ -23,6 +22,7 @@ from mier_trainer.lookup import UnknownName, find_family, find_run
 from mier_trainer.meta_train import MetaTrainer
 from mier_trainer.ood_study_shell import run_ood_study
 from mier_trainer.oracle_shell import train_oracle
+from mier_trainer.output import rates_table, show
 from mier_trainer.run_folder import RunFolder
 from mier_trainer.runs import RUNS, PearlRun
 from mier_trainer.study import studies
@@ -40,12 +40,23 @@ def _default_root() -> Path:
 
 
 @app.command(name="list")
-def list_runs() -> None:
-    """Show the named runs."""
-    table = Table("run", "family", "variant", "epochs", "summary")
-    for run in RUNS.values():
-        table.add_row(run.name, run.family, run.configuration.name, str(run.training.epochs), run.summary)
-    Console().print(table)
+def list_runs(json: bool = False) -> None:
+    """Show the named runs.
+
+    Args:
+        json: as JSON in place of the table.
+    """
+    rows = [
+        {
+            "run": run.name,
+            "family": run.family,
+            "variant": run.configuration.name,
+            "epochs": run.training.epochs,
+            "summary": run.summary,
+        }
+        for run in RUNS.values()
+    ]
+    show(rows, rates_table(rows), json)
 
 
 @app.command(name="run")
@@ -136,6 +147,7 @@ def ood(
     inside: int = 100,
     each: int = 5,
     family: str | None = None,
+    json: bool = False,
 ) -> None:
     """Measure how well a checkpoint's out-of-distribution percentile tells tasks apart.
 
@@ -145,11 +157,12 @@ def ood(
         inside: fresh tasks of the training distribution.
         each: sessions on each of the family's tasks beyond it.
         family: module:name of your own family (default: the study's of the checkpoint's own name).
+        json: print the rows as JSON in place of the table.
     """
     torch.set_num_threads(1)
     loaded = load(checkpoint)
     chosen = find_family(family or str(loaded.manifest["family"]))
-    run_ood_study(loaded, chosen, results, inside, each)
+    run_ood_study(loaded, chosen, results, inside, each, as_json=json)
 
 
 @app.command(name="gate")
@@ -160,6 +173,7 @@ def gate(
     tasks: tuple[int, ...] = (),
     episodes: int = 10,
     family: str | None = None,
+    json: bool = False,
 ) -> None:
     """Measure how often a checkpoint's gate is right, on test tasks, with good candidates and broken ones.
 
@@ -170,12 +184,13 @@ def gate(
         tasks: indices of test tasks (default: all).
         episodes: deterministic episodes that measure a candidate's true return.
         family: module:name of your own family (default: the study's of the checkpoint's own name).
+        json: print the rows as JSON in place of the table.
     """
     torch.set_num_threads(1)
     loaded = load(checkpoint)
     chosen = find_family(family or str(loaded.manifest["family"]))
     some = [chosen.test_tasks[i] for i in tasks] if tasks else list(chosen.test_tasks)
-    run_gate_study(loaded, chosen, results, some, seeds, episodes)
+    run_gate_study(loaded, chosen, results, some, seeds, episodes, as_json=json)
 
 
 @app.command(name="change")
@@ -186,6 +201,7 @@ def change(
     calm: int = 2,
     changed: int = 2,
     family: str | None = None,
+    json: bool = False,
 ) -> None:
     """Measure how soon a task that changes in mid-run is noticed, and how often one that does not is said to have.
 
@@ -196,11 +212,12 @@ def change(
         calm: episodes before the one in which the task changes.
         changed: episodes after it.
         family: module:name of your own family (default: the study's of the checkpoint's own name).
+        json: print the rows as JSON in place of the table.
     """
     torch.set_num_threads(1)
     loaded = load(checkpoint)
     chosen = find_family(family or str(loaded.manifest["family"]))
-    run_change_study(loaded, chosen, results, sessions, calm, changed)
+    run_change_study(loaded, chosen, results, sessions, calm, changed, as_json=json)
 
 
 @app.command(name="oracle")
@@ -239,6 +256,7 @@ def evaluate(
     curve_every: int = 0,
     updates: int | None = None,
     family: str | None = None,
+    json: bool = False,
 ) -> None:
     """Run a checkpoint's test tasks as a robot would, and print gains with their intervals.
 
@@ -253,6 +271,7 @@ def evaluate(
         curve_every: also evaluate every so many updates.
         updates: fine-tune budget (default: the checkpoint's).
         family: module:name of your own family (default: the study's of the checkpoint's own name).
+        json: print the rows as JSON in place of the table.
     """
     torch.set_num_threads(1)
     loaded = load(checkpoint)
@@ -267,6 +286,7 @@ def evaluate(
         arm=arm,
         curve_every=curve_every,
         updates=updates,
+        as_json=json,
     )
 
 

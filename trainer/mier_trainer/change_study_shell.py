@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from mier.checkpoint import Checkpoint
 from mier_envs.families import Family, Task
 from mier_trainer.change_study import Noticing, change_rows
 from mier_trainer.ood_trials import fresh_tasks
+from mier_trainer.output import show
 from mier_trainer.progress import progress_bar
 from mier_trainer.run_folder import append_jsonl, provenance, read_jsonl
 
@@ -19,7 +19,14 @@ _SEED = 700
 
 
 def run_change_study(
-    checkpoint: Checkpoint, family: Family, results: Path, sessions: int, calm: int, changed: int
+    checkpoint: Checkpoint,
+    family: Family,
+    results: Path,
+    sessions: int,
+    calm: int,
+    changed: int,
+    *,
+    as_json: bool = False,
 ) -> None:
     """Append to `results` what it does not hold yet for this checkpoint, and print how changes were noticed."""
     key = {"checkpoint": checkpoint.name, "checkpoint_hash": checkpoint.hash}
@@ -38,7 +45,7 @@ def run_change_study(
     found = Noticing.of(mine, checkpoint.spec.horizon_steps)
     table = Table(*(name.replace("_", " ") for name in Noticing.__dataclass_fields__))
     table.add_row(*(f"{value:g}" for value in vars(found).values()))
-    Console().print(table)
+    show([vars(found)], table, as_json)
 
 
 def _pairs(family: Family, count: int) -> list[tuple[Task, Task]]:

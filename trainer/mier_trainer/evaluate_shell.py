@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from mier.checkpoint import Checkpoint
@@ -17,6 +16,7 @@ from mier.config import FineTuneConfig
 from mier.intervals import mean_interval
 from mier_envs.families import Family
 from mier_trainer.evaluate import evaluate_task
+from mier_trainer.output import show
 from mier_trainer.progress import progress_bar
 from mier_trainer.run_folder import append_jsonl, provenance, read_jsonl
 
@@ -43,6 +43,7 @@ def run_evaluation(
     arm: Arm,
     curve_every: int,
     updates: int | None,
+    as_json: bool = False,
 ) -> None:
     """Evaluate what is not in `results` yet, append it there, and print the summary."""
     config = arm_config(checkpoint.agent.configuration.finetune, arm)
@@ -79,7 +80,7 @@ def run_evaluation(
     if results:
         described = {**key, "seeds": list(seeds), "rows": found, **provenance(seeds[0])}
         results.with_suffix(".summary.json").write_text(json.dumps(described, indent=1) + "\n")
-    Console().print(summary_table(found))
+    show(found, summary_table(found), as_json)
 
 
 def oracles(path: Path, family: str) -> dict[str, float]:

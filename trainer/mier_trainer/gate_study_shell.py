@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-from rich.console import Console
-from rich.table import Table
+from typing import Any
 
 from mier.checkpoint import Checkpoint
 from mier_envs.families import Family, Task
 from mier_trainer.gate_study import Rates
 from mier_trainer.gate_trials import gate_trials
+from mier_trainer.output import rates_table, show
 from mier_trainer.progress import progress_bar
 from mier_trainer.run_folder import append_jsonl, provenance, read_jsonl
 
 
 def run_gate_study(
-    checkpoint: Checkpoint, family: Family, results: Path, tasks: list[Task], seeds: tuple[int, ...], episodes: int
+    checkpoint: Checkpoint,
+    family: Family,
+    results: Path,
+    tasks: list[Task],
+    seeds: tuple[int, ...],
+    episodes: int,
+    *,
+    as_json: bool = False,
 ) -> None:
     """Append to `results` what it does not hold yet for this checkpoint, and print the rates.
 
@@ -40,12 +46,12 @@ def run_gate_study(
             append_jsonl(results, *fresh)
             mine += fresh
             advance(1, f"{task.name} seed {seed}")
-    Console().print(_table(mine))
+    found = _rates(mine)
+    show(found, rates_table(found), as_json)
 
 
-def _table(rows: list[dict[str, object]]) -> Table:
-    table = Table("task", *(name.replace("_", " ") for name in Rates.__dataclass_fields__))
-    for task in [*dict.fromkeys(str(row["task"]) for row in rows), "all"]:
-        rates = Rates.of([row for row in rows if task in ("all", row["task"])])
-        table.add_row(task, *(f"{v:.0%}" if isinstance(v, float) else str(v) for v in vars(rates).values()))
-    return table
+def _rates(rows: list[dict[str, object]]) -> list[dict[str, Any]]:
+    return [
+        {"task": task, **vars(Rates.of([row for row in rows if task in ("all", row["task"])]))}
+        for task in [*dict.fromkeys(str(row["task"]) for row in rows), "all"]
+    ]

@@ -6,13 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from mier.checkpoint import Checkpoint
 from mier_envs.families import Family
 from mier_trainer.ood_study import Detection
 from mier_trainer.ood_trials import fresh_tasks, ood_trials
+from mier_trainer.output import rates_table, show
 from mier_trainer.progress import progress_bar
 from mier_trainer.run_folder import append_jsonl, provenance, read_jsonl
 
@@ -20,7 +18,9 @@ _SEED = 500
 """Of the study's tasks and episodes; those of training and calibration are small numbers."""
 
 
-def run_ood_study(checkpoint: Checkpoint, family: Family, results: Path, inside: int, each: int) -> None:
+def run_ood_study(
+    checkpoint: Checkpoint, family: Family, results: Path, inside: int, each: int, *, as_json: bool = False
+) -> None:
     """Append to `results` the rows of this checkpoint, if they are not there; print the rates.
 
     Args:
@@ -39,7 +39,8 @@ def run_ood_study(checkpoint: Checkpoint, family: Family, results: Path, inside:
     if not mine:
         mine = list(_rows(checkpoint, family, inside, each))
         append_jsonl(results, *mine)
-    Console().print(_table(mine))
+    found = _rates(mine)
+    show(found, rates_table(found), as_json)
 
 
 def _rows(checkpoint: Checkpoint, family: Family, inside: int, each: int) -> Iterator[dict[str, Any]]:
@@ -62,10 +63,10 @@ def _rows(checkpoint: Checkpoint, family: Family, inside: int, each: int) -> Ite
                 advance(1, trial.task.name)
 
 
-def _table(rows: list[dict[str, Any]]) -> Table:
-    table = Table("beyond", *(name.replace("_", " ") for name in Detection.__dataclass_fields__))
+def _rates(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     inside = [row for row in rows if not row["outside"]]
-    for task in [*dict.fromkeys(row["task"] for row in rows if row["outside"]), "all"]:
-        found = Detection.of([*inside, *(row for row in rows if row["outside"] and task in ("all", row["task"]))])
-        table.add_row(task, *(f"{v:.0%}" if isinstance(v, float) else str(v) for v in vars(found).values()))
-    return table
+    beyond = [row for row in rows if row["outside"]]
+    return [
+        {"beyond": task, **vars(Detection.of([*inside, *(row for row in beyond if task in ("all", row["task"]))]))}
+        for task in [*dict.fromkeys(row["task"] for row in beyond), "all"]
+    ]

@@ -22,7 +22,7 @@ _PLAIN_EVERY_S = 30.0
 @contextmanager
 def progress_bar(title: str, total: int, done: int) -> Iterator[Callable[[int, str], None]]:
     """Yields advance(steps, note): moves the bar by `steps` and shows `note` (rates, returns)."""
-    console = Console()
+    console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

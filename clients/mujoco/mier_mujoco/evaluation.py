@@ -41,7 +41,8 @@ def evaluate(client: Client, settings: Settings, progress: Callable[[Unit], Prog
     stop, sessions = Event(), OpenSessions()
 
     def run(unit: Unit) -> TaskResult:
-        plan = Plan(settings.checkpoint_name, unit.seed, settings.rounds, settings.episodes, settings.updates)
+        filmed = settings.video is not None
+        plan = Plan(settings.checkpoint_name, unit.seed, settings.rounds, settings.episodes, settings.updates, filmed)
         return run_task(client, settings.family, unit.task, plan, progress(unit), stop, sessions)
 
     with ThreadPoolExecutor(settings.parallel, thread_name_prefix="robot") as pool:

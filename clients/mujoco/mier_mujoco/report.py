@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from mier_mujoco import oracle as oracles
-from mier_mujoco import results
+from mier_mujoco import results, video
 from mier_mujoco.evaluation import Unit
 from mier_mujoco.plot import plot
 from mier_mujoco.results import Row
@@ -34,6 +34,14 @@ def write(settings: Settings, found: Mapping[Unit, TaskResult], console: Console
     )
     plot(summary, settings.out / PLOT_NAME, title=_plot_title(table), training_range=settings.trained_speeds)
     console.print(summary_table(summary, title))
+    for unit, result in found.items():
+        if settings.video is not None and result.footage is not None:
+            path = settings.video
+            if len(found) > 1:
+                words = unit.label(settings).replace("/", " per ").split()
+                path = path.with_stem("-".join((path.stem, *words)))
+            video.make(result.footage, path)
+            console.print(f"[dim]{path}[/dim]")
     console.print(f"[dim]{settings.out / 'results.json'}  {settings.out / PLOT_NAME}[/dim]")
     return table
 

@@ -29,6 +29,7 @@ from mier_client import (
 )
 from mier_envs.families import Family, Task
 from mier_mujoco.episodes import Chosen, Episode, FloatArray, Purpose, run_episode, starting_seed
+from mier_mujoco.film import Camera, Film, Footage
 from mier_mujoco.rows import Round, Stage, TaskResult
 
 EPISODES_PER_ROUND = 2
@@ -48,6 +49,9 @@ class Progress(Protocol):
     def advance(self, parts: int) -> None:
         """So many parts of it are done now, counted from its begin."""
 
+    def learned(self, what: str, value: str) -> None:
+        """A fact for who watches, in place of an earlier one of that name."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -58,6 +62,8 @@ class Plan:
     rounds: int
     episodes: int
     updates: int | None
+    film: bool = False
+    """Whether the first episode of each evaluation is taken down."""
 
 
 @dataclass
@@ -128,6 +134,8 @@ class _Robot:
         self._environment = family.make(task)
         self._collected = 0
         self._act_s: list[float] = []
+        self._task = task
+        self._films: dict[str, Film] = {}
 
     def run(self) -> TaskResult:
         try:
@@ -141,6 +149,7 @@ class _Robot:
                     context_adapted = self._evaluate("context-adapted")
                 made, seconds = self._finetune(label)
                 version = self._version(made.result_version)
+                self._progress.learned("gate", version.promotion.value.replace("_", " "))
                 found = adapted.model_context
                 rounds.append(
                     Round(
@@ -159,10 +168,21 @@ class _Robot:
                 )
             assert context_adapted is not None, "a plan has at least one round"
             return TaskResult(
-                unadapted, context_adapted, tuple(rounds), self._session.checkpoint_hash, tuple(self._act_s)
+                unadapted,
+                context_adapted,
+                tuple(rounds),
+                self._session.checkpoint_hash,
+                tuple(self._act_s),
+                self._footage(),
             )
         finally:
             self._environment.close()
+
+    def _footage(self) -> Footage | None:
+        if not self._films:
+            return None
+        (_, before), *_, (name, after) = self._films.items()
+        return Footage(self._task, before, after, name)
 
     def _collect(self, label: str) -> tuple[tuple[float, ...], Adapted]:
         """Two exploring episodes, each submitted and adapted to as it ends: the second is acted with what the first
@@ -187,18 +207,26 @@ class _Robot:
             self._collected += 1
             returns.append(episode.episode_return)
             found = self._client.adapt(self._session.id)
+            context = found.model_context
+            strange = context.ood_score if context.ood_percentile is None else context.ood_percentile
+            self._progress.learned("OOD", "–" if strange is None else f"{strange:.1f}")
         assert found is not None, "a round has at least one episode"
         return tuple(returns), found
 
     def _evaluate(self, stage: str) -> Stage:
         horizon = self._session.environment.horizon_steps
         self._progress.phase(f"evaluating {stage}", self._plan.episodes * horizon)
-        returns, done, versions = [], 0, set[int]()
+        returns: list[float] = []
+        done, versions = 0, set[int]()
         for index in range(self._plan.episodes):
-            episode = self._episode(Purpose.EVALUATE, index, index, done)
+            camera = Camera(self._environment) if self._plan.film and index == 0 else None
+            episode = self._episode(Purpose.EVALUATE, index, index, done, camera)
+            if camera is not None:
+                self._films[stage] = camera.film(episode.policy_version[0])
             returns.append(episode.episode_return)
             versions.update(episode.policy_version)
             done += len(episode.reward)
+            self._progress.learned(stage.rpartition(": ")[2], f"{sum(returns) / len(returns):.1f}")
         if len(versions) != 1:
             raise RuntimeError(f"stage {stage}: expected one policy version throughout, got {sorted(versions)}")
         return Stage(versions.pop(), tuple(returns))
@@ -221,9 +249,11 @@ class _Robot:
     def _version(self, number: int | None) -> PolicyVersion:
         return next(version for version in self._client.list_versions(self._session.id) if version.number == number)
 
-    def _episode(self, purpose: Purpose, index: int, episode: int, done: int) -> Episode:
+    def _episode(self, purpose: Purpose, index: int, episode: int, done: int, camera: Camera | None = None) -> Episode:
         def on_step() -> None:
             nonlocal done
+            if camera is not None:
+                camera.shoot()
             done += 1
             self._progress.advance(done)
             self._check_stop()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from mier_mujoco.film import Footage
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -50,6 +52,8 @@ class TaskResult:
     checkpoint_hash: str
     act_seconds: tuple[float, ...] = field(repr=False)
     """Of every act, asking to having."""
+    footage: Footage | None = field(default=None, repr=False)
+    """Before and after, if it was filmed."""
 
     @property
     def finetuned(self) -> Stage:

@@ -53,6 +53,12 @@ class Settings:
     """Folder for results.json, summary.json and the plot."""
     oracle: Path | None = None
     """JSONL of the oracle's returns. None: the bundled one."""
+    video: Path | None = None
+    """Film of before and after, side by side, as .mp4 or .gif: each stage's first episode. Where there are several
+    tasks or seeds, a film each, with its name before the suffix. Drawn without a window, by EGL or OSMesa."""
+    watch: bool = False
+    """In a terminal: a table that follows each task, with its returns so far, how unlike the training tasks it is, and
+    what the gate said."""
     json: bool = False
     """Print the rows as JSON on standard output, in place of the table."""
 
@@ -64,6 +70,8 @@ class Settings:
                 raise ValueError(f"--{name}: expected at least 1, got {getattr(self, name)}")
         if self.updates is not None and self.updates < 1:
             raise ValueError(f"--updates: expected at least 1, got {self.updates}")
+        if self.video is not None and self.video.suffix not in (".mp4", ".gif"):
+            raise ValueError(f"--video: expected a file that ends in .mp4 or .gif, got {self.video}")
         if self.seed < 0:
             raise ValueError(f"--seed: expected at least 0, got {self.seed}")
         if (self.tls_cert is None) != (self.tls_key is None):

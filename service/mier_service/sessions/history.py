@@ -11,6 +11,7 @@ from mier_service.data.storage import Storage
 from mier_service.offload import BoundedPool
 from mier_service.store import history_rows, promotion_rows, session_rows
 from mier_service.values import (
+    EpisodeReturnValue,
     ModelContextValue,
     OperationValue,
     PromotionRecordValue,
@@ -19,7 +20,7 @@ from mier_service.values import (
     VersionValue,
 )
 
-_VERSIONS, _CONTEXTS, _OPERATIONS, _PROMOTIONS, _UNFINISHED = 60, 200, 12, 40, 256
+_VERSIONS, _CONTEXTS, _OPERATIONS, _PROMOTIONS, _RETURNS, _UNFINISHED = 60, 200, 12, 40, 200, 256
 """So many of each, the newest."""
 
 
@@ -31,6 +32,7 @@ class HistoryValue(Value):
     versions: list[VersionValue]
     contexts: list[ModelContextValue]
     promotions: list[PromotionRecordValue]
+    returns: list[EpisodeReturnValue]
     operations: list[OperationValue] | None = Field(description="Null where the caller may not see operations.")
     acted_before: int | None = Field(description="The version that a rollback makes act; null: there is none.")
 
@@ -62,6 +64,7 @@ class History:
                 versions=history_rows.newest_versions(c, session_id, _VERSIONS),
                 contexts=history_rows.newest_contexts(c, session_id, _CONTEXTS),
                 promotions=history_rows.newest_promotions(c, session_id, _PROMOTIONS),
+                returns=history_rows.newest_returns(c, session_id, _RETURNS),
                 operations=history_rows.newest_operations(c, session_id, _OPERATIONS) if with_operations else None,
                 acted_before=promotion_rows.acted_before(c, session_id),
             )

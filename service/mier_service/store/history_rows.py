@@ -11,8 +11,23 @@ from typing import Any, TypeVar
 from sqlalchemy import ColumnElement, Connection, Row, Table, func, select
 
 from mier_service.store import operation_rows, promotion_rows, session_rows
-from mier_service.store.schema import model_contexts, operations, promotions, sessions, transition_batches, versions
-from mier_service.values import ModelContextValue, OperationState, OperationValue, PromotionRecordValue, VersionValue
+from mier_service.store.schema import (
+    episode_returns,
+    model_contexts,
+    operations,
+    promotions,
+    sessions,
+    transition_batches,
+    versions,
+)
+from mier_service.values import (
+    EpisodeReturnValue,
+    ModelContextValue,
+    OperationState,
+    OperationValue,
+    PromotionRecordValue,
+    VersionValue,
+)
 
 T = TypeVar("T")
 _UNFINISHED = tuple(state.value for state in OperationState if not state.final)
@@ -37,7 +52,9 @@ def mark(c: Connection, session_id: str) -> str:
 
 
 def newest_versions(c: Connection, session_id: str, limit: int) -> list[VersionValue]:
-    return _newest(c, versions, versions.c.number, session_id, limit, session_rows.version_value)
+    """With their returns."""
+    before = max(0, session_rows.newest_version_number(c, session_id) - limit)
+    return session_rows.list_versions(c, session_id, before, limit)[0][::-1]
 
 
 def newest_contexts(c: Connection, session_id: str, limit: int) -> list[ModelContextValue]:
@@ -51,6 +68,14 @@ def newest_operations(c: Connection, session_id: str, limit: int) -> list[Operat
 
 def newest_promotions(c: Connection, session_id: str, limit: int) -> list[PromotionRecordValue]:
     return _newest(c, promotions, promotions.c.row, session_id, limit, promotion_rows.value)
+
+
+def newest_returns(c: Connection, session_id: str, limit: int) -> list[EpisodeReturnValue]:
+    """Of whole episodes, in the order in which they were stored: robots may number theirs as they like."""
+    r = episode_returns.c
+    whole = select(r.episode, r.total, r.policy_version).where(r.session_id == session_id, r.total.is_not(None))
+    newest = whole.order_by(r.first_transition.desc(), r.episode.desc()).limit(limit)
+    return [EpisodeReturnValue(episode=e, total=t, policy_version=v) for e, t, v in c.execute(newest)]
 
 
 def unfinished(c: Connection, limit: int) -> list[OperationValue]:

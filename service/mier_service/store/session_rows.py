@@ -218,7 +218,7 @@ def get_version(c: Connection, session_id: str, number: int) -> tuple[VersionVal
     row = c.execute(statement).one_or_none()
     if row is None:
         raise version_not_found(session_id, number)
-    return version_value(row), row.onnx_hash
+    return _version(row), row.onnx_hash
 
 
 def list_versions(
@@ -234,7 +234,7 @@ def list_versions(
     ).all()
     more = rows[limit - 1].number if len(rows) > limit else None
     known = return_rows.of_versions(c, session_id, task_start, [row.number for row in rows[:limit]])
-    return [version_value(row).model_copy(update={"returns": known.get(row.number)}) for row in rows[:limit]], more
+    return [_version(row).model_copy(update={"returns": known.get(row.number)}) for row in rows[:limit]], more
 
 
 def file_hashes(c: Connection, session_id: str | None = None) -> set[tuple[str, str]]:
@@ -342,8 +342,7 @@ def _session(c: Connection, row: Row[Any]) -> SessionValue:
     )
 
 
-def version_value(row: Row[Any]) -> VersionValue:
-    """The row as callers see it."""
+def _version(row: Row[Any]) -> VersionValue:
     return VersionValue(
         number=row.number,
         parent=row.parent,

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mier.ood import OUT_OF_DISTRIBUTION
-from mier_service.values import ModelContextValue
+from mier_service.values import EpisodeReturnValue, ModelContextValue
 from mier_service.watching.traffic import Interval
 
 COLOURS = 8
 """As many as the style sheet has, --series-0 and on."""
+GREY = COLOURS
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,25 @@ def latency(intervals: Sequence[Interval]) -> Chart:
     x = [i.end_time_s for i in intervals]
     lines = [Line("median", [i.p50_ms for i in intervals], 0), Line("99 of 100", [i.p99_ms for i in intervals], 1)]
     return Chart(x, lines, "", "ms")
+
+
+def returns(episodes: Sequence[EpisodeReturnValue]) -> Chart:
+    """`episodes` newest first. A colour for each version, the same as in the lineage; of many, the older share one."""
+    seen = list(reversed(episodes))
+    newest = sorted({e.policy_version for e in seen if e.policy_version})[1 - COLOURS :]
+    groups = {f"v{number}": [e.policy_version == number for e in seen] for number in newest}
+    groups["others"] = [e.policy_version not in newest for e in seen]
+    lines = [
+        Line(
+            label,
+            [e.total if own else None for e, own in zip(seen, mine, strict=True)],
+            int(label[1:]) % COLOURS if label[0] == "v" else GREY,
+            dots=True,
+        )
+        for label, mine in groups.items()
+        if any(mine)
+    ]
+    return Chart([float(i) for i in range(1 - len(seen), 1)], lines, "episodes ago", "")
 
 
 def strangeness(contexts: Sequence[ModelContextValue]) -> Chart:

@@ -37,7 +37,7 @@ _PING_EVERY_S = 15
 _OVERVIEW_EVERY_S, _SESSION_EVERY_S = 2.0, 0.5
 _PER_PAGE = 50
 _OVERVIEW = ("service", "sessions")
-_SESSION = ("state", "learning", "strangeness", "context", "lineage", "record")
+_SESSION = ("state", "returns", "learning", "strangeness", "context", "lineage", "record")
 _LOCAL = re.compile(rf"{ROOT}(/[\w-]+)*")
 
 

@@ -187,6 +187,10 @@ class SessionView:
         return charts.strangeness(self.history.contexts)
 
     @property
+    def returns(self) -> charts.Chart:
+        return charts.returns(self.history.returns)
+
+    @property
     def since(self) -> datetime:
         """When the active version began to act."""
         swaps = [p for p in self.history.promotions if p.from_version != p.to_version]
