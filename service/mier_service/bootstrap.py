@@ -46,6 +46,7 @@ from mier_service.http.routes import build_router
 from mier_service.http.server import HttpServer, listen
 from mier_service.learning.changes import Changes, Poller
 from mier_service.learning.learning import Learning
+from mier_service.learning.regression import RolledBack
 from mier_service.learning.self_adapting import SelfAdapting
 from mier_service.learning.workers import Workers
 from mier_service.lifecycle import Lifecycle, Phase
@@ -121,7 +122,9 @@ class Service:
             config.max_queued_operations,
             _new_id,
         )
-        recording = Recording(self._storage, self._store_pool, config.max_batch_steps)
+        recording = Recording(
+            self._storage, acting, self._store_pool, config.max_batch_steps, config.automatic_rollback
+        )
         self._self_adapting = SelfAdapting(self._storage, self._checkpoints, acting, learning, self._adapt_pool)
         sessions = Sessions(self._storage, self._checkpoints, acting, self._changes, self._store_pool, _new_id)
         self._gate = Gate(self._storage.store, exposure.keys_required, time.time)
@@ -171,6 +174,7 @@ class Service:
         )
         learning.on_queued = self._workers.wake
         recording.on_stored = self._self_adapting.notice
+        recording.on_rolled_back = self._rolled_back
         watch = LoopWatch()
         self._grpc = GrpcServer(core, self._gate, calls_under_way, self._metrics, watch, config)
         calls = build_router(core, self._decode_pool, self._metrics, watch, config.keep_idle_connections_s)
@@ -191,6 +195,13 @@ class Service:
             core, self._gate, calls_under_way, self._lifecycle, self._decode_pool, self._metrics, config
         )
         self._http = HttpServer(_by_kind(guard, openpi), config, tls, self._metrics)
+
+    def _rolled_back(self, session_id: str, done: RolledBack) -> None:
+        about = {"session": session_id, "from_version": done.from_version, "to_version": done.to_version}
+        _log.warning("rolled_back_by_itself", **about, detail=done.reason)
+        self._metrics.rolled_back()
+        if done.cancelled is not None:
+            self._changes.tell(done.cancelled)
 
     def stop(self) -> None:
         """Asks `run` to end in good order."""

@@ -281,6 +281,15 @@ class GateValue(Value):
     steps: int | None = Field(default=None, description="Steps of an imagined episode.", examples=[200])
 
 
+class ReturnsValue(Value):
+    """Returns of whole episodes of the present task in which one version chose every step."""
+
+    episodes: int = Field(description="How many there are; at least 1.", examples=[12])
+    mean: float = Field(description="Their mean return, undiscounted, in the unit of the reward.", examples=[812.5])
+    low: float | None = Field(default=None, description="Lower end of the mean's 95% interval; null for one episode.")
+    high: float | None = Field(default=None, description="Upper end; null for one episode.")
+
+
 class VersionValue(Value):
     """Immutable: weights with the policy context they act under, and where both came from."""
 
@@ -303,6 +312,10 @@ class VersionValue(Value):
         default="", description="Name of that checkpoint; empty in a reply that was kept from before it was recorded."
     )
     gate: GateValue | None = Field(default=None, description="What the gate saw; null where it did not judge.")
+    returns: ReturnsValue | None = Field(
+        default=None,
+        description="What robots reported of it, as of when versions are listed; null: no whole episode.",
+    )
 
 
 class PromotionKind(StrEnum):
@@ -324,7 +337,7 @@ class PromotionRecordValue(Value):
     to_version: int = Field(description="The version that acts from here on; a pin may leave it.", examples=[2])
     who: str = Field(
         description="Who did it: the id of the key that was used; anonymous where callers are not asked for one; "
-        "service: an adaptation or a fine-tune.",
+        "service: an adaptation, a fine-tune, or (rollback) returns that fell.",
         examples=["anonymous"],
     )
     reason: str = Field(description="Why.", examples=["stumbles on turns"])

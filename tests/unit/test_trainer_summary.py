@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from mier.config import FineTuneConfig
+from mier.intervals import mean_interval
 from mier_trainer.evaluate_shell import arm_config, summary
-from mier_trainer.intervals import mean_interval
 
 
 def test_arms_differ_from_ours_by_their_name_alone() -> None:

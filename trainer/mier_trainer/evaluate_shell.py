@@ -14,9 +14,9 @@ from rich.table import Table
 
 from mier.checkpoint import Checkpoint
 from mier.config import FineTuneConfig
+from mier.intervals import mean_interval
 from mier_envs.families import Family
 from mier_trainer.evaluate import evaluate_task
-from mier_trainer.intervals import mean_interval
 from mier_trainer.progress import progress_bar
 from mier_trainer.run_folder import append_jsonl, provenance, read_jsonl
 

@@ -13,8 +13,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
+from mier.intervals import Interval, mean_interval
 from mier_trainer.figures import Row, arm_rows, curve, seed_means, summarise
-from mier_trainer.intervals import Interval, mean_interval
 from mier_trainer.study import Study
 
 _COLORS = ("tab:blue", "tab:cyan", "tab:green", "tab:orange", "tab:red", "tab:gray", "tab:purple")

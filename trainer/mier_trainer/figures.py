@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mier_trainer.intervals import Interval, mean_interval
+from mier.intervals import Interval, mean_interval
 
 Row = Mapping[str, Any]
 GAIN_MINIMUM_SPAN = 1e-9

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from mier.intervals import Interval, mean_interval
 from mier_envs.families import FAMILIES
 from mier_trainer.figure_plots import plot_bars, plot_real_steps, plot_relabelling, plot_targets
 from mier_trainer.figures import Row, arm_rows, normalised_gain, seconds_to, seed_means, summarise
-from mier_trainer.intervals import Interval, mean_interval
 from mier_trainer.run_folder import read_jsonl
 from mier_trainer.study import Study, studies
 

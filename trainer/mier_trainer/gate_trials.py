@@ -13,11 +13,11 @@ from mier.checkpoint import Checkpoint
 from mier.config import FineTuneConfig
 from mier.finetune import FineTune
 from mier.gate import Comparison, Gate
+from mier.intervals import mean_interval
 from mier.session import Session
 from mier.weights import PolicyWeights
 from mier_envs.families import Family, Task
 from mier_trainer.evaluate import EVALUATION_SEED, play, two_trajectories
-from mier_trainer.intervals import mean_interval
 
 _STAGES = 5
 """Of which the first is left out: there the critic alone has learned."""

@@ -177,11 +177,21 @@ def policy_version(message: pb.PolicyVersion) -> values.PolicyVersion:
         create_time=_time(message.create_time),
         checkpoint=message.checkpoint,
         gate=_gate(message.gate) if message.HasField("gate") else None,
+        returns=_returns(message.returns) if message.HasField("returns") else None,
     )
 
 
 def _gate(message: pb.Gate) -> values.Gate:
     return values.Gate(**{field.name: value for field, value in message.ListFields()})
+
+
+def _returns(message: pb.EpisodeReturns) -> values.Returns:
+    return values.Returns(
+        episodes=message.episodes,
+        mean=message.mean,
+        low=message.low if message.HasField("low") else None,
+        high=message.high if message.HasField("high") else None,
+    )
 
 
 @reply("a change of version")

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import numpy as np
@@ -16,6 +16,7 @@ from mier_client.errors import FieldViolation, MierError, Problem
 from mier_client.replies import json_object, reply
 
 Json = Mapping[str, Any]
+V = TypeVar("V", values.Gate, values.Returns)
 
 _KINDS: dict[int, type[MierError]] = {
     401: errors.AccessDenied,
@@ -144,13 +145,15 @@ def policy_version(body: Json) -> values.PolicyVersion:
         configuration_json=body["configuration_json"],
         create_time=_time(body["create_time"]),
         checkpoint=body.get("checkpoint", ""),  # the first release did not say
-        gate=_gate(body["gate"]) if body.get("gate") else None,  # nor did it judge
+        gate=_known(values.Gate, body["gate"]) if body.get("gate") else None,  # nor did it judge
+        returns=_known(values.Returns, body["returns"]) if body.get("returns") else None,
     )
 
 
-def _gate(body: Json) -> values.Gate:
-    known: dict[str, Any] = {field.name: body.get(field.name) for field in fields(values.Gate)}
-    return values.Gate(**known)
+def _known(kind: type[V], body: Json) -> V:
+    """A value of all-known fields; a later release may send more of them, an earlier one fewer."""
+    known: dict[str, Any] = {field.name: body.get(field.name) for field in fields(kind)}
+    return kind(**known)
 
 
 @reply("a change of version")

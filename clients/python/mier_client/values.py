@@ -307,6 +307,18 @@ class Gate:
     """Of an imagined episode."""
 
 
+@dataclass(frozen=True)
+class Returns:
+    """Returns of whole episodes of the present task in which one version chose every step."""
+
+    episodes: int
+    mean: float
+    """Undiscounted, in the unit of the reward."""
+    low: float | None = None
+    """Lower end of the mean's 95% interval; None for one episode."""
+    high: float | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class PolicyVersion:
     """Immutable: weights with the policy context they act under, and where both came from."""
@@ -332,6 +344,8 @@ class PolicyVersion:
     """Name of the checkpoint; empty from a service that does not say."""
     gate: Gate | None = None
     """None where it was not judged."""
+    returns: Returns | None = None
+    """What was reported of it, as of the listing; None: no whole episode."""
 
 
 @dataclass(frozen=True)
@@ -345,7 +359,7 @@ class PromotionRecord:
     """The version that acts from here on; a pin or an unpin may leave it."""
     who: str
     """Id of the key that was used, `anonymous` where callers are not asked for one, `service` where an adaptation or a
-    fine-tune published."""
+    fine-tune published, or returns that fell rolled back."""
     reason: str
     create_time: datetime
 

@@ -290,7 +290,7 @@ class _PromotionKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Promoti
     PROMOTION_KIND_PROMOTE: _PromotionKind.ValueType  # 2
     """PromoteVersion."""
     PROMOTION_KIND_ROLLBACK: _PromotionKind.ValueType  # 3
-    """RollbackVersion."""
+    """RollbackVersion, or the service's own where the returns of a fine-tuned version fell."""
     PROMOTION_KIND_PIN: _PromotionKind.ValueType  # 4
     """PinVersion."""
     PROMOTION_KIND_UNPIN: _PromotionKind.ValueType  # 5
@@ -308,7 +308,7 @@ PROMOTION_KIND_PUBLISH: PromotionKind.ValueType  # 1
 PROMOTION_KIND_PROMOTE: PromotionKind.ValueType  # 2
 """PromoteVersion."""
 PROMOTION_KIND_ROLLBACK: PromotionKind.ValueType  # 3
-"""RollbackVersion."""
+"""RollbackVersion, or the service's own where the returns of a fine-tuned version fell."""
 PROMOTION_KIND_PIN: PromotionKind.ValueType  # 4
 """PinVersion."""
 PROMOTION_KIND_UNPIN: PromotionKind.ValueType  # 5
@@ -793,6 +793,49 @@ class Gate(_message.Message):
 Global___Gate: _TypeAlias = Gate  # noqa: Y015
 
 @_typing.final
+class EpisodeReturns(_message.Message):
+    """Returns of whole episodes of the present task, undiscounted, in the unit of the reward. An episode is whole once all its
+    steps are stored, from step 0 to a fall or to the horizon.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPISODES_FIELD_NUMBER: _builtins.int
+    MEAN_FIELD_NUMBER: _builtins.int
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    episodes: _builtins.int
+    """Episodes in which this version chose every step; >= 1."""
+    mean: _builtins.float
+    """Their mean return."""
+    low: _builtins.float
+    """Lower end of the mean's 95% interval; unset for one episode."""
+    high: _builtins.float
+    """Upper end; unset for one episode."""
+    def __init__(
+        self,
+        *,
+        episodes: _builtins.int = ...,
+        mean: _builtins.float = ...,
+        low: _builtins.float | None = ...,
+        high: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_high", b"_high", "_low", b"_low", "high", b"high", "low", b"low"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_high", b"_high", "_low", b"_low", "episodes", b"episodes", "high", b"high", "low", b"low", "mean", b"mean"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__high: _TypeAlias = _typing.Literal["high"]  # noqa: Y015
+    _WhichOneofArgType__high: _TypeAlias = _typing.Literal["_high", b"_high"]  # noqa: Y015
+    _WhichOneofReturnType__low: _TypeAlias = _typing.Literal["low"]  # noqa: Y015
+    _WhichOneofArgType__low: _TypeAlias = _typing.Literal["_low", b"_low"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__high) -> _WhichOneofReturnType__high | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__low) -> _WhichOneofReturnType__low | None: ...
+
+Global___EpisodeReturns: _TypeAlias = EpisodeReturns  # noqa: Y015
+
+@_typing.final
 class PolicyVersion(_message.Message):
     """Immutable: weights with the policy context they act under, and where both came from."""
 
@@ -813,6 +856,7 @@ class PolicyVersion(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     CHECKPOINT_FIELD_NUMBER: _builtins.int
     GATE_FIELD_NUMBER: _builtins.int
+    RETURNS_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """1, 2, 3, ... within the session."""
     parent: _builtins.int
@@ -849,6 +893,10 @@ class PolicyVersion(_message.Message):
     def gate(self) -> Global___Gate:
         """What the gate saw; unset where it did not judge."""
 
+    @_builtins.property
+    def returns(self) -> Global___EpisodeReturns:
+        """What robots reported of it, as far as it is known when versions are listed; unset: no whole episode."""
+
     def __init__(
         self,
         *,
@@ -867,17 +915,22 @@ class PolicyVersion(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         checkpoint: _builtins.str = ...,
         gate: Global___Gate | None = ...,
+        returns: Global___EpisodeReturns | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_gate", b"_gate", "_seed", b"_seed", "create_time", b"create_time", "gate", b"gate", "seed", b"seed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_gate", b"_gate", "_returns", b"_returns", "_seed", b"_seed", "create_time", b"create_time", "gate", b"gate", "returns", b"returns", "seed", b"seed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gate", b"_gate", "_seed", b"_seed", "checkpoint", b"checkpoint", "checkpoint_hash", b"checkpoint_hash", "configuration_json", b"configuration_json", "create_time", b"create_time", "gate", b"gate", "model_context_number", b"model_context_number", "number", b"number", "operation_id", b"operation_id", "origin", b"origin", "parent", b"parent", "policy_context", b"policy_context", "promotion", b"promotion", "seed", b"seed", "transitions_used", b"transitions_used", "weights_hash", b"weights_hash"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gate", b"_gate", "_returns", b"_returns", "_seed", b"_seed", "checkpoint", b"checkpoint", "checkpoint_hash", b"checkpoint_hash", "configuration_json", b"configuration_json", "create_time", b"create_time", "gate", b"gate", "model_context_number", b"model_context_number", "number", b"number", "operation_id", b"operation_id", "origin", b"origin", "parent", b"parent", "policy_context", b"policy_context", "promotion", b"promotion", "returns", b"returns", "seed", b"seed", "transitions_used", b"transitions_used", "weights_hash", b"weights_hash"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__gate: _TypeAlias = _typing.Literal["gate"]  # noqa: Y015
     _WhichOneofArgType__gate: _TypeAlias = _typing.Literal["_gate", b"_gate"]  # noqa: Y015
+    _WhichOneofReturnType__returns: _TypeAlias = _typing.Literal["returns"]  # noqa: Y015
+    _WhichOneofArgType__returns: _TypeAlias = _typing.Literal["_returns", b"_returns"]  # noqa: Y015
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__gate) -> _WhichOneofReturnType__gate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__returns) -> _WhichOneofReturnType__returns | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
 
@@ -2513,7 +2566,7 @@ class PromotionRecord(_message.Message):
     """Number of the version that acts from here on; a pin or an unpin may leave it."""
     who: _builtins.str
     """Who did it: the id of the key that was used, or "anonymous" where callers are not asked for one; "service" where an
-    adaptation or a fine-tune published.
+    adaptation or a fine-tune published, or returns that fell rolled back.
     """
     reason: _builtins.str
     """Why."""

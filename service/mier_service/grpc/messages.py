@@ -191,6 +191,7 @@ def version(value: v.VersionValue) -> pb.PolicyVersion:
         create_time=_time(value.create_time.timestamp()),
         checkpoint=value.checkpoint,
         gate=None if value.gate is None else pb.Gate(**value.gate.model_dump(exclude_none=True)),
+        returns=None if value.returns is None else pb.EpisodeReturns(**value.returns.model_dump(exclude_none=True)),
     )
 
 

@@ -29,7 +29,7 @@ from mier_service.errors import Reason, ServiceError
 from mier_service.learning.learning import Learning, context_value, layout_of
 from mier_service.learning.publishing import publish_context
 from mier_service.offload import BoundedPool
-from mier_service.store import operation_rows, session_rows, transition_rows, usage_rows
+from mier_service.store import operation_rows, promotion_rows, session_rows, transition_rows, usage_rows
 from mier_service.transition_matrix import FloatArray
 from mier_service.values import OperationState, Promotion, SessionMode, SessionState, SessionValue, WindowValue
 
@@ -38,7 +38,7 @@ MAX_FOLLOWED_STEPS = 2_000
 _ROWS = 3
 """A context, a version and its promotion; the context alone where acting stays as it is."""
 _SETTLED_AFTER = 2
-"""Candidates in a row that the gate did not promote: more rounds on this task would not pay."""
+"""Candidates in a row that the gate did not promote, or robots found worse: more rounds would not pay."""
 _log = structlog.get_logger(__name__)
 
 
@@ -190,10 +190,11 @@ class SelfAdapting:
                 return None
             if count < (rounds[-1].transitions_used if rounds else 0) + (2 if rounds else 1) * horizon:
                 return None
+            made = [row.result_version for row in rounds if row.state == OperationState.SUCCEEDED.value]
+            worse = promotion_rows.rolled_back_by_itself(c, session_id)
             verdicts = [
-                session_rows.get_version(c, session_id, row.result_version)[0].promotion
-                for row in rounds
-                if row.state == OperationState.SUCCEEDED.value
+                Promotion.REJECTED if number in worse else session_rows.get_version(c, session_id, number)[0].promotion
+                for number in made
             ]
         last = verdicts[-_SETTLED_AFTER:]
         if len(last) == _SETTLED_AFTER and not {Promotion.PROMOTED, Promotion.UNGATED} & set(last):

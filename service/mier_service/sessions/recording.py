@@ -1,8 +1,13 @@
-"""Use case: appending transitions. Acknowledged only once durable; each (session, episode, step) counts once."""
+"""Use case: appending transitions. Acknowledged only once durable; each (session, episode, step) counts once.
+
+An episode that is whole with them is judged in the same transaction: returns that fell roll back
+(`learning.regression`), and who stored its last step has the answer once the version of before acts.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mier_proto import convert
+from mier_service.acting.acting import Acting
 from mier_service.carry_through import carry_through
 from mier_service.data.storage import Storage, Write
-from mier_service.errors import invalid
+from mier_service.errors import ServiceError, invalid
+from mier_service.learning.regression import RolledBack, roll_back_if_fallen
 from mier_service.offload import BoundedPool
-from mier_service.store import session_rows, transition_rows
+from mier_service.store import return_rows, session_rows, transition_rows
 from mier_service.store.idempotency_rows import Retry
 from mier_service.transition_matrix import RowLayout, TransitionBatch
 from mier_service.values import MAX_INDEX, EnvironmentValue, SessionMode, StoredValue
@@ -61,26 +68,42 @@ class Submission:
         return Retry.of(self.key, "SubmitTransitions", *head, *(array.tobytes() for array in arrays))
 
 
+@dataclass(frozen=True)
+class _Done:
+    """What became of a submission."""
+
+    stored: StoredValue
+    mode: SessionMode = SessionMode.OFF
+    rolled_back: RolledBack | None = None
+
+
 class Recording:
     """Appends transitions."""
 
-    def __init__(self, storage: Storage, pool: BoundedPool, max_batch_steps: int) -> None:
+    def __init__(
+        self, storage: Storage, acting: Acting, pool: BoundedPool, max_batch_steps: int, roll_back: bool
+    ) -> None:
+        """`roll_back`: whether returns that fell do."""
         self._storage = storage
+        self._acting = acting
         self._pool = pool
         self._max_batch_steps = max_batch_steps
+        self._roll_back = roll_back
         self.on_stored: Callable[[str], None] = lambda session_id: None
         """Called on the event loop when something was stored for a session that adapts by itself."""
+        self.on_rolled_back: Callable[[str, RolledBack], None] = lambda session_id, done: None
+        """Called on the event loop."""
 
     async def submit(self, submission: Submission) -> StoredValue:
         """Stores the steps that are new; refuses the batch as a whole or takes it as a whole."""
-        stored, _ = await carry_through(self._pool, self._tell(submission.session_id), self._submit, submission)
-        return stored
+        done = await carry_through(self._pool, self._tell(submission.session_id), self._submit, submission)
+        return done.stored
 
     async def submit_rows(
         self, session_id: str, body: bytes, episode: int, first_step: int, policy_version: int, key: str
     ) -> StoredValue:
         """The same from a binary body of rows (see `transition_matrix`)."""
-        stored, _ = await carry_through(
+        done = await carry_through(
             self._pool,
             self._tell(session_id),
             self._submit_rows,
@@ -91,18 +114,22 @@ class Recording:
             policy_version,
             key,
         )
-        return stored
+        return done.stored
 
-    def _tell(self, session_id: str) -> Callable[[tuple[StoredValue, SessionMode]], Awaitable[None]]:
-        async def tell(stored: tuple[StoredValue, SessionMode]) -> None:
-            if stored[1] is not SessionMode.OFF:
+    def _tell(self, session_id: str) -> Callable[[_Done], Awaitable[None]]:
+        async def tell(done: _Done) -> None:
+            if done.mode is not SessionMode.OFF:
                 self.on_stored(session_id)
+            if done.rolled_back is not None:
+                self.on_rolled_back(session_id, done.rolled_back)
+                with suppress(ServiceError):  # the steps are stored all the same; `catch_up` tries again
+                    await self._acting.refresh_unless(session_id, done.rolled_back.to_version)
 
         return tell
 
     def _submit_rows(
         self, session_id: str, body: bytes, episode: int, first_step: int, policy_version: int, key: str
-    ) -> tuple[StoredValue, SessionMode]:
+    ) -> _Done:
         with self._storage.store.read() as c:
             environment = session_rows.get_session(c, session_id).environment
         layout = RowLayout(environment.observation_dim, environment.action_dim)
@@ -129,14 +156,15 @@ class Recording:
             )
         )
 
-    def _submit(self, submission: Submission) -> tuple[StoredValue, SessionMode]:
-        mode = SessionMode.OFF
+    def _submit(self, submission: Submission) -> _Done:
         with self._storage.once(submission.retry(), StoredValue, of=submission.session_id) as write:
-            if write.earlier is None:
-                write.reply, mode = self._store(write, submission)
-        return write.result, mode
+            if write.earlier is not None:
+                return _Done(write.earlier)
+            done = self._store(write, submission)
+            write.reply = done.stored
+        return done
 
-    def _store(self, write: Write[StoredValue], submission: Submission) -> tuple[StoredValue, SessionMode]:
+    def _store(self, write: Write[StoredValue], submission: Submission) -> _Done:
         c, session_id = write.c, submission.session_id
         session = session_rows.get_session(c, session_id)
         environment = session.environment
@@ -151,7 +179,16 @@ class Recording:
             duplicates=batch.count - new.steps,
             transitions_count=session_rows.add_to_count(c, session_id, new.steps, self._storage.clock()),
         )
-        return stored, session.mode
+        rolled_back = None
+        if new.steps:
+            horizon = environment.horizon_steps
+            ended = return_rows.note_end(c, session_id, layout, batch, horizon, stored.transitions_count)
+            if ended is not None:
+                write.added(session_id, rows=1)
+                if self._roll_back:
+                    usable, now_s = self._acting.require_usable, self._storage.clock()
+                    rolled_back = roll_back_if_fallen(c, session, ended, now_s, usable)
+        return _Done(stored, session.mode, rolled_back)
 
     def _require_steps(self, submission: Submission) -> None:
         count = len(submission.observation) if submission.observation.ndim else 0

@@ -20,7 +20,7 @@ from mier_service.store.session_rows import to_time
 from mier_service.values import PromotionKind, PromotionRecordValue, SessionValue, VersionValue
 
 SERVICE = "service"
-"""Who it was, where an adaptation or a fine-tune published."""
+"""Who it was, where an adaptation or a fine-tune published, or returns that fell rolled back."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,22 @@ def newest_serial(c: Connection, session_id: str) -> int:
     """Grows with each entry of the session, a rollback's included; never reused. 0: there is none."""
     statement = select(func.max(promotions.c.row)).where(promotions.c.session_id == session_id)
     return int(c.execute(statement).scalar() or 0)
+
+
+def who_made_it_act(c: Connection, session_id: str) -> str:
+    """Of the version that acts; whoever pinned what acted already made nothing act."""
+    p = promotions.c
+    statement = select(p.who).where(p.session_id == session_id, p.from_version != p.to_version)
+    return str(c.execute(statement.order_by(p.row.desc()).limit(1)).scalar() or "")
+
+
+def rolled_back_by_itself(c: Connection, session_id: str) -> set[int]:
+    """Versions whose returns fell."""
+    p = promotions.c
+    statement = select(p.from_version).where(
+        p.session_id == session_id, p.kind == PromotionKind.ROLLBACK.value, p.who == SERVICE
+    )
+    return set(c.execute(statement).scalars())
 
 
 def list_promotions(

@@ -4,6 +4,7 @@
               ├─ versions            (session_id, number)              immutable; weights are files named by hash
               ├─ promotions          which version acted, by whom, why append-only (a trigger refuses updates)
               ├─ transition_batches  (session_id, episode, first_step) append-only; ranges never overlap
+              ├─ episode_returns     (session_id, episode)             what an episode came to; final once it is whole
               └─ operations          fenced by lease_token
     probe                            one row, written to see whether it can be
     data_folder                      one row: the folder that the files are in
@@ -150,6 +151,24 @@ transition_batches = Table(
     Column("policy_versions", LargeBinary, nullable=False),
     UniqueConstraint("session_id", "episode", "first_step", name="transition_batches_key"),
     sqlite_autoincrement=True,
+)
+
+episode_returns = Table(
+    "episode_returns",
+    metadata,
+    Column("session_id", Text, _of_session(), primary_key=True),
+    Column("episode", Integers, primary_key=True),
+    # Up to the first one that ended it.
+    Column("steps", Integers, nullable=False),
+    # Undiscounted; null until every step is there.
+    Column("total", Float),
+    # So many transitions of the session were stored before its own.
+    Column("first_transition", Integers, nullable=False),
+    # Of the versions that chose its steps; null where they differ, or none did.
+    Column("weights_hash", Text),
+    # The version that chose all of them; 0: there is no such one.
+    Column("policy_version", Integers, nullable=False),
+    Index("episode_returns_weights", "session_id", "weights_hash"),
 )
 
 operations = Table(

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from mier_service.access.callers import ANONYMOUS
 from mier_service.errors import session_not_found, version_not_found
-from mier_service.store import usage_rows
+from mier_service.store import return_rows, usage_rows
 from mier_service.store.schema import model_contexts, operations, sessions, versions
 from mier_service.values import (
     ActionLimitsValue,
@@ -93,7 +93,7 @@ def add_model_context(
 
 def add_version(c: Connection, session_id: str, value: VersionValue, onnx_hash: str) -> None:
     """Adds the version; what makes it act is `promotion_rows.swap`."""
-    row = value.model_dump(exclude={"policy_context", "create_time", "gate"}, mode="json")
+    row = value.model_dump(exclude={"policy_context", "create_time", "gate", "returns"}, mode="json")
     c.execute(
         insert(versions).values(
             **row,
@@ -218,8 +218,8 @@ def get_version(c: Connection, session_id: str, number: int) -> tuple[VersionVal
 def list_versions(
     c: Connection, session_id: str, after_number: int, limit: int
 ) -> tuple[list[VersionValue], int | None]:
-    """A page of versions, and the number after which the next one starts (None: there is none)."""
-    _session_row(c, session_id)
+    """A page of versions with their returns, and the number after which the next one starts (None: there is none)."""
+    task_start = _session_row(c, session_id).task_start
     rows = c.execute(
         select(versions)
         .where(versions.c.session_id == session_id, versions.c.number > after_number)
@@ -227,7 +227,8 @@ def list_versions(
         .limit(limit + 1)
     ).all()
     more = rows[limit - 1].number if len(rows) > limit else None
-    return [_version(row) for row in rows[:limit]], more
+    known = return_rows.of_versions(c, session_id, task_start, [row.number for row in rows[:limit]])
+    return [_version(row).model_copy(update={"returns": known.get(row.number)}) for row in rows[:limit]], more
 
 
 def file_hashes(c: Connection, session_id: str | None = None) -> set[tuple[str, str]]:

@@ -89,6 +89,25 @@ def read(
     return _matrix(newest[::-1], layout)[-window.last_steps :]
 
 
+def episode(
+    c: Connection, session_id: str, layout: RowLayout, number: int, steps: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]] | None:
+    """Rows [steps, width] of an episode's first steps, and the versions that chose them; None while one lacks."""
+    statement = select(batches.c.first_step, batches.c.rows, batches.c.policy_versions).where(
+        batches.c.session_id == session_id, batches.c.episode == number, batches.c.first_step < steps
+    )
+    stored = c.execute(statement.order_by(batches.c.first_step)).all()
+    following = 0
+    for row in stored:
+        if row.first_step != following:
+            return None
+        following += len(row.policy_versions) // _VERSION.itemsize
+    if following < steps:
+        return None
+    versions = np.frombuffer(b"".join(row.policy_versions for row in stored), _VERSION).astype(np.int64)
+    return _matrix([row.rows for row in stored], layout)[:steps], versions[:steps]
+
+
 def last_batch_row(c: Connection, session_id: str) -> int:
     """Marks the newest batch; 0 if there is none."""
     return int(c.execute(select(func.max(batches.c.row)).where(batches.c.session_id == session_id)).scalar() or 0)

@@ -84,6 +84,8 @@ class Metrics:
         self._nll = histogram("mier_adapt_heldout_nll_gain_nats", nats, _NATS)
         self._published = counter("mier_versions_published", "New policy versions.", "origin", "promotion")
         self._decisions = counter("mier_decisions", "Decisions by hand on what acts.", "kind")
+        fell = "Rollbacks because the returns that robots reported fell."
+        self._rollbacks = counter("mier_automatic_rollbacks", fell)
 
         finetune = "Time from asking for a fine-tune to its end, waiting included."
         self._finetune_s = histogram("mier_finetune_seconds", finetune, _FINETUNE_S, "state")
@@ -167,6 +169,10 @@ class Metrics:
     def decided(self, kind: str) -> None:
         """`kind`: promote, roll_back, pin, unpin, move."""
         self._decisions.labels(kind).inc()
+
+    def rolled_back(self) -> None:
+        """Because returns fell."""
+        self._rollbacks.inc()
 
     def stored(self, steps: int) -> None:
         self._stored.inc(steps)

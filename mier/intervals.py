@@ -25,9 +25,14 @@ class Interval(NamedTuple):
 def mean_interval(samples: Sequence[float]) -> Interval:
     """95% interval of the mean of independent samples; infinite for fewer than two."""
     values = np.asarray(samples, float)
-    mean = float(values.mean())
-    if len(values) < 2:
+    deviation = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+    return interval_of(float(values.mean()), deviation, len(values))
+
+
+def interval_of(mean: float, deviation: float, count: int) -> Interval:
+    """The same from the samples' mean and standard deviation (of `count` - 1)."""
+    if count < 2:
         return Interval(mean, -math.inf, math.inf)
-    quantile = _T95[len(values) - 2] if len(values) - 2 < len(_T95) else 1.96
-    half = quantile * float(values.std(ddof=1)) / math.sqrt(len(values))
+    quantile = _T95[count - 2] if count - 2 < len(_T95) else 1.96
+    half = quantile * deviation / math.sqrt(count)
     return Interval(mean, mean - half, mean + half)
