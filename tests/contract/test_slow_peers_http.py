@@ -80,8 +80,8 @@ def test_an_answer_has_to_be_taken(impatient: Server, asks: int) -> None:
         with suppress(BlockingIOError):
             peer.sendall(ASK_MUCH * asks)
             peer.sendall(ASK_AND_GO)
-        peers.wait_for(lambda: peers.counted(impatient, "mier_http_connections") > 1)
-        peers.wait_for(lambda: peers.counted(impatient, "mier_http_connections") == 1)  # the one that asks
+        peers.wait_for(lambda: peers.counted(impatient, "mier_http_connections ") > 1)
+        peers.wait_for(lambda: peers.counted(impatient, "mier_http_connections ") == 1)  # the one that asks
 
 
 def test_who_takes_less_than_it_asks_for_is_let_go(impatient: Server) -> None:

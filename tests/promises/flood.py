@@ -12,7 +12,8 @@ import contextlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
 import grpc
 import uvloop
@@ -24,33 +25,35 @@ from tests.contract.helpers import OBSERVATION
 
 Ask = Callable[[], Awaitable[bool]]
 """One call; whether it was answered, and not refused."""
+Connected = Callable[[], AbstractAsyncContextManager[Ask]]
 
 
 async def main(kind: str, address: str, key: str, session: str, at_once: int) -> None:
     commands = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
-    asks = await (_http if kind == "http" else _grpc)(address, key, session, at_once)
+    connected = (_http if kind == "http" else _grpc)(address, key, session)
     while await commands.readline():
         told: Counter[bool] = Counter()
         begun = asyncio.Event()
-        flood = [asyncio.create_task(_repeat(ask, told, begun)) for ask in asks]
-        await begun.wait()
-        print(flush=True)
-        await commands.readline()
-        for task in flood:
-            task.cancel()
-        await asyncio.gather(*flood, return_exceptions=True)
+        async with AsyncExitStack() as connections:
+            flood = [asyncio.create_task(_repeat(connected, connections, told, begun)) for _ in range(at_once)]
+            await begun.wait()
+            print(flush=True)
+            await commands.readline()
+            for task in flood:
+                task.cancel()
+            await asyncio.gather(*flood, return_exceptions=True)
         print(told[True], told[False], flush=True)
 
 
-async def _repeat(ask: Ask, told: Counter[bool], begun: asyncio.Event) -> None:
+async def _repeat(connected: Connected, connections: AsyncExitStack, told: Counter[bool], begun: asyncio.Event) -> None:
+    ask = await connections.enter_async_context(connected())
     while True:
-        # To its end, so that the next flood finds the connection as it was.
-        told[await asyncio.shield(ask())] += 1
+        told[await ask()] += 1
         begun.set()
 
 
-async def _http(address: str, key: str, session: str, at_once: int) -> list[Ask]:
+def _http(address: str, key: str, session: str) -> Connected:
     body = json.dumps({"session_id": session, "observation": OBSERVATION.tolist(), "deterministic": True})
     request = (
         f"POST /act HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nContent-Type: application/json\r\n"
@@ -58,24 +61,26 @@ async def _http(address: str, key: str, session: str, at_once: int) -> list[Ask]
     ).encode()
     host, port = address.removeprefix("http://").split(":")
 
-    async def connected() -> Ask:
+    @asynccontextmanager
+    async def connected() -> AsyncIterator[Ask]:
         reader, writer = await asyncio.open_connection(host, int(port))
-        free = asyncio.Lock()
 
         async def ask() -> bool:
-            async with free:
-                writer.write(request)
-                head = await reader.readuntil(b"\r\n\r\n")
-                length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length"))
-                await reader.readexactly(int(length.split(b":")[1]))
-                return head.startswith(b"HTTP/1.1 200")
+            writer.write(request)
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length"))
+            await reader.readexactly(int(length.split(b":")[1]))
+            return head.startswith(b"HTTP/1.1 200")
 
-        return ask
+        try:
+            yield ask
+        finally:
+            writer.close()
 
-    return [await connected() for _ in range(at_once)]
+    return connected
 
 
-async def _grpc(address: str, key: str, session: str, at_once: int) -> list[Ask]:
+def _grpc(address: str, key: str, session: str) -> Connected:
     stub = pb_grpc.AdaptationServiceStub(grpc.aio.insecure_channel(address))
     message = pb.ActRequest(session_id=session, observation=encode(OBSERVATION), deterministic=True)
     metadata = (("authorization", f"Bearer {key}"),)
@@ -86,7 +91,11 @@ async def _grpc(address: str, key: str, session: str, at_once: int) -> list[Ask]
             return True
         return False
 
-    return [ask] * at_once
+    @asynccontextmanager
+    async def connected() -> AsyncIterator[Ask]:
+        yield ask  # all over one connection
+
+    return connected
 
 
 if __name__ == "__main__":
