@@ -33,7 +33,7 @@ FLIP = (2, 100)
 """Episode and step."""
 SUBMIT_EVERY_STEPS = 10
 SHOWN_EVERY_STEPS = 50
-_CAUGHT_UP_WITHIN_S = 2.0
+_CAUGHT_UP_WITHIN_S = 4.0
 """For so long the simulation stands still after a submission, until the context has followed it: a slow machine then
 shows the same as a fast one. A suspicion that more transitions must settle is not waited for."""
 _LOOK_EVERY_S = 0.02
