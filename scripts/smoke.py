@@ -53,7 +53,7 @@ def environment(folder: Path, requirement: str) -> Path:
     """A clean environment with this in it; its Python."""
     run(sys.executable, "-m", "venv", "--clear", folder)
     python = folder / "bin" / "python"
-    pip = [python, "-m", "pip", "--disable-pip-version-check", "install"]
+    pip: list[str | Path] = [python, "-m", "pip", "--disable-pip-version-check", "install"]
     run(*pip, "--constraint", REPOSITORY / "constraints.txt", requirement)
     print(f"installed: {requirement}", flush=True)
     return python

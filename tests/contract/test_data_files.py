@@ -209,7 +209,7 @@ def test_pieces_end_where_an_episode_does() -> None:
 
 
 def test_its_user_reads_one_line_and_not_a_traceback(server: Server, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mier_data", "export", "parquet", "nobody", tmp_path / "x.parquet"]
+    command = [sys.executable, "-m", "mier_data", "export", "parquet", "nobody", str(tmp_path / "x.parquet")]
     told = subprocess.run(
         [*command, "--url", server.http], capture_output=True, text=True, timeout=120, check=False, env=os.environ
     )

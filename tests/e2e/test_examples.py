@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import nbclient
 import nbformat
@@ -127,7 +128,7 @@ def test_a_notebook_runs_from_top_to_bottom(service: Address, tmp_path: Path, mo
     monkeypatch.setenv("MIER_URL", f"grpc://{service.grpc}")
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
-    notebook = nbformat.read(EXAMPLES / "first_session.ipynb", as_version=4)
+    notebook: Any = nbformat.read(EXAMPLES / "first_session.ipynb", as_version=4)  # type: ignore[no-untyped-call]
     nbclient.NotebookClient(notebook, timeout=240, kernel_name="python3").execute()
     printed = "".join(
         output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", ()) if "text" in output

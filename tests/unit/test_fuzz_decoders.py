@@ -25,8 +25,8 @@ from mier_service.acting.budget import Budget
 from mier_service.errors import Reason, ServiceError, Violation
 from mier_service.grpc import messages as grpc_messages
 from mier_service.grpc.statuses import status_of
+from mier_service.http import acting as http_acting
 from mier_service.http import bodies as http_bodies
-from mier_service.http import routes as http_routes
 from tests.contract import fuzz_messages
 from tests.fuzzing import Tried, fuzz
 from tests.unit import hostile
@@ -74,7 +74,7 @@ def test_raw_rows_are_read_or_refused(tried: Tried) -> None:
         if found is not None:
             assert found.tobytes() == data
             assert np.isfinite(found).all()
-        single = refused(lambda: http_routes._observation(data), ServiceError)
+        single = refused(lambda: http_acting.observation_of(data), ServiceError)
         assert single is None or single.tobytes() == data
 
     run()

@@ -82,7 +82,7 @@ def test_a_film_is_as_long_as_the_longer_episode(footage: Footage, tmp_path: Pat
     """Broken on purpose: a film that ends with the shorter one; pictures of nothing."""
     path = tmp_path / f"film{suffix}"
     video.make(footage, path)
-    shown = [np.asarray(frame)[..., :3] for frame in imageio.get_reader(path)]
+    shown = [np.asarray(frame)[..., :3] for frame in imageio.get_reader(path).iter_data()]
     assert len(shown) == (12 if suffix == ".mp4" else 6)
     assert shown[0].shape == (256, 644, 3)
     assert shown[-1][30:220, :320].std() > 5, "the left picture shows something"

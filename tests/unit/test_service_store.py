@@ -24,7 +24,7 @@ from mier_service.store.idempotency_rows import Retry
 from mier_service.store.operation_rows import LeaseLost
 from mier_service.store.schema import idempotency_keys, key_usage, operations, sessions, transition_batches, versions
 from mier_service.store.store import TOKENED
-from mier_service.transition_matrix import RowLayout, TransitionBatch
+from mier_service.transition_matrix import FloatArray, RowLayout, TransitionBatch
 from mier_service.values import MAX_SEED, StoredValue, WindowValue
 from tests.unit.stored import add_operation, add_session, session_value
 
@@ -272,7 +272,8 @@ def test_a_page_of_wide_transitions_holds_few(storage: Storage) -> None:
     with storage.store.write() as c:
         session_rows.add_session(c, session.model_copy(update={"environment": environment}), "anonymous")
         transition_rows.append(c, "wide", layout, TransitionBatch(0, 0, matrix, np.ones(12, np.int64)))
-    recorded, found, token = Recorded(storage, BoundedPool("store", 1, 4)), [], ""
+    recorded, token = Recorded(storage, BoundedPool("store", 1, 4)), ""
+    found: list[FloatArray] = []
 
     async def page() -> RecordedPage:
         return await recorded.transitions("wide", 1000, token)

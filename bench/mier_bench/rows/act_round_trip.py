@@ -69,7 +69,7 @@ def _of(dim: int, service: o.Ours, http: Server, rpc: Server, pace: Pace) -> lis
         }
         checked = {k: require_equal(k, float(np.abs(v - expected).max()), 1e-5) for k, v in answers.items()}
         contenders: dict[str, Callable[[], object]] = {"policy": lambda: policy.act(seen)}
-        clocks = {}
+        clocks: dict[str, Callable[[], float]] = {}
         for kind, (mine, echo) in pairs.items():
             contenders |= {kind: mine, f"{kind} echo": echo}
             clocks |= {kind: busy_clock(service.server), f"{kind} echo": busy_clock(rpc if "gRPC" in kind else http)}

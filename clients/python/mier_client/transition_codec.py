@@ -48,9 +48,9 @@ def _run(rest: Mapping[str, Any], arrays: dict[str, FloatArray]) -> TransitionBa
     versions = _checked(rest["policy_version"], "iu", count)
     numbers = _checked([rest["episode"], rest["first_step"]], "iu", 2).tolist()
     terminated, truncated = (_checked(rest[name], "b", count) for name in _FLAGS)
-    return TransitionBatch(
-        *numbers, **arrays, terminated=terminated, truncated=truncated, policy_version=tuple(versions.tolist())
-    )
+    episode, first_step = numbers
+    given: dict[str, Any] = {**arrays, "terminated": terminated, "truncated": truncated}
+    return TransitionBatch(episode, first_step, **given, policy_version=tuple(versions.tolist()))
 
 
 def _floats(given: Any) -> FloatArray:

@@ -35,7 +35,7 @@ class Learner:
 
     def work(self) -> None:
         """All that was reported since. An outage is borne, as `Recorder` does."""
-        while (news := self._next()) is not False:
+        while not isinstance(news := self._next(), bool):
             if news is None:
                 self._recorder.end_episode()
             else:

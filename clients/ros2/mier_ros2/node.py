@@ -43,7 +43,7 @@ _LEARN_EVERY_S = 0.5
 _TROUBLE_EVERY_S = 1.0
 
 
-class MierNode(Node):
+class MierNode(Node):  # type: ignore[misc]  # ROS brings no types
     """One robot."""
 
     def __init__(self) -> None:
@@ -102,7 +102,7 @@ class MierNode(Node):
         return self.get_parameter(name).value
 
     def _now_s(self) -> float:
-        return self.get_clock().now().nanoseconds / 1e9
+        return float(self.get_clock().now().nanoseconds / 1e9)
 
     def _take(self, source: str, message: Any) -> None:
         self._loop.inputs.take(source, message, self._now_s())
