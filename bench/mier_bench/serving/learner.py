@@ -50,9 +50,9 @@ def _prepare(client: Client, session_id: str) -> int:
             policy_version=1,
         )
     client.adapt(session_id)
-    done = client.wait_operation(client.finetune(session_id, updates=60).id, timeout_s=600.0)
-    assert done.result_version is not None, done
-    return done.result_version
+    made = client.wait_operation(client.finetune(session_id, updates=60).id, timeout_s=600.0).result_version
+    assert made is not None, "it has succeeded"
+    return made
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import grpc
 import numpy as np
+from grpc import Channel, insecure_channel
 
 from mier_bench.serving import checkpoints, http_wire
 from mier_bench.serving.processes import Server, serving
@@ -42,8 +42,8 @@ class Ours:
         with Client.connect(self.http) as client:
             return client.create_session(name_of(observation_dim)).id
 
-    def channel(self) -> grpc.Channel:
-        return grpc.insecure_channel(self.grpc)
+    def channel(self) -> Channel:
+        return insecure_channel(self.grpc)
 
 
 @contextlib.contextmanager
