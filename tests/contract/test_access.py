@@ -20,6 +20,7 @@ from grpc_status import rpc_status
 
 from mier_client.http_transport import HttpTransport
 from mier_proto.v1 import adaptation_pb2 as pb
+from mier_service.access.key_bounds import CallsUnderWay, KeyBounds
 from mier_service.access.keys import Scope, id_of
 from mier_service.config import ServeConfig
 from mier_service.grpc.servicer import GrpcServer
@@ -222,7 +223,7 @@ def test_the_server_has_no_other_services(monkeypatch: pytest.MonkeyPatch) -> No
     registry = _Registry()
     monkeypatch.setattr(grpc.aio, "server", lambda **options: registry)
     nothing = cast(Any, None)
-    GrpcServer(nothing, nothing, nothing, nothing, nothing, ServeConfig(grpc_reflection=True))
+    GrpcServer(nothing, nothing, CallsUnderWay(KeyBounds()), nothing, nothing, ServeConfig(grpc_reflection=True))
     assert registry.names == {SERVICE.full_name, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
 
 
