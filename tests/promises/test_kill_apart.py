@@ -39,7 +39,13 @@ CALLS: dict[str, Callable[[Transport], object]] = {
     "life.Sessions._create": _create,
     "moving.Moving._record": _move,
 }
-AT_START = {"store.Store.migrate", "bootstrap.Service._announce", "storage.Storage.prepare", "folder_mark._write_mark"}
+AT_START = {
+    "store.Store.migrate",
+    "bootstrap.Service._announce",
+    "bundle_key._make",
+    "storage.Storage.prepare",
+    "folder_mark._write_mark",
+}
 
 
 @pytest.mark.parametrize("point", POINTS)

@@ -75,6 +75,7 @@ TRIED_APART: dict[str, tuple[str, ...]] = {
     "moving.Moving._record": PUT,
     "storage.Storage.prepare": UNLINK,
     "folder_mark._write_mark": PUT,
+    "bundle_key._make": ("before fsync", *UNLINK, "after folder sync"),
 }
 """Moments of the server that traffic on a grown store does not reach: each has a scene of its own."""
 
