@@ -30,7 +30,8 @@ from mier_service.config import CannotStart, ServeConfig, WorkerConfig, url_host
 from mier_service.core import Core
 from mier_service.data.checkpoints import Checkpoints
 from mier_service.data.data_lock import join_data, let_others_join, lock_data
-from mier_service.data.files import write_durably
+from mier_service.data.durable import write_durably
+from mier_service.data.places import Place, place_at
 from mier_service.data.retention import Retention
 from mier_service.data.storage import Storage
 from mier_service.ending import end_now
@@ -84,7 +85,7 @@ class Service:
         self._lock, self._alone = _lock_data(config.data, shared=store_url is not None)
         self._lifecycle = Lifecycle()
         self._metrics = Metrics()
-        self._checkpoints = Checkpoints(config.checkpoints)
+        self._checkpoints = Checkpoints(_checkpoints_at(config.checkpoints))
         # Pools may wait for each other's connections, so there is one for every thread.
         bounds = KeyBounds(
             calls=config.max_calls_per_key,
@@ -93,7 +94,7 @@ class Service:
             stored_bytes=config.max_stored_bytes_per_key,
         )
         calls_under_way = CallsUnderWay(bounds)
-        self._storage = Storage(config.data, config.store_threads + 5, time.time, store_url, bounds)
+        self._storage = Storage(config.data, config.store_threads + 5, time.time, store_url, bounds, config.files_url)
         self._store_pool = BoundedPool("store", config.store_threads, config.store_queue)
         self._adapt_pool = BoundedPool("adapt", 1, config.adapt_queue)
         self._decode_pool = BoundedPool("decode", 1, config.store_queue)
@@ -146,7 +147,8 @@ class Service:
         self._workers = Workers(
             WorkerConfig(
                 data=config.data.absolute(),
-                checkpoints=config.checkpoints.absolute(),
+                files_url=config.files_url,
+                checkpoints=config.checkpoints,
                 save_every_s=config.finetune_save_every_s,
                 lease_s=config.finetune_lease_s,
                 turn_s=config.finetune_turn_s,
@@ -338,6 +340,13 @@ def _counter(metrics: Metrics) -> Callable[[FallbackValue], None]:
 
 def _new_id() -> str:
     return uuid.uuid4().hex
+
+
+def _checkpoints_at(location: str) -> Place:
+    try:
+        return place_at(location)
+    except ValueError as error:
+        raise CannotStart(f"--checkpoints: {error}") from error
 
 
 def _lock_data(data: Path, shared: bool) -> tuple[IO[str], bool]:

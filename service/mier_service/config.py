@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _MIB = 1024 * 1024
@@ -20,10 +20,14 @@ class CannotStart(Exception):
     """The settings or the machine do not allow it; the message is for the user."""
 
 
-def _bundled_checkpoints() -> Path:
+Location = Annotated[str, BeforeValidator(str)]
+"""A path or a URL."""
+
+
+def _bundled_checkpoints() -> str:
     """The folder that comes with the source, or one of that name where the service is started."""
     bundled = Path(__file__).parents[2] / "checkpoints"
-    return bundled if bundled.is_dir() else Path("checkpoints")
+    return str(bundled) if bundled.is_dir() else "checkpoints"
 
 
 class ServeConfig(BaseSettings):
@@ -39,7 +43,9 @@ class ServeConfig(BaseSettings):
         cli_avoid_json=True,
     )
 
-    checkpoints: Path = Field(default_factory=_bundled_checkpoints, description="folder of checkpoints to serve")
+    checkpoints: Location = Field(
+        default_factory=_bundled_checkpoints, description="folder or fsspec URL (s3://...) of checkpoints to serve"
+    )
     data: Path = Field(
         default=Path("mier-data"),
         description="folder of everything durable; one service at a time, unless --store-url is given",
@@ -48,6 +54,12 @@ class ServeConfig(BaseSettings):
         default=None,
         description="postgresql://USER@HOST/DATABASE instead of the SQLite file in --data, which then keeps the files "
         "only; give a URL with a password as MIER_STORE_URL",
+    )
+    files_url: str | None = Field(
+        default=None,
+        pattern="^(?!memory:)[a-z0-9]+://.",
+        description="fsspec URL (s3://BUCKET/PREFIX) for weights, policies and saves instead of --data; services that "
+        "share a store share it, too; credentials as its library reads them",
     )
     host: str = Field(default="127.0.0.1", description="address to listen on, for HTTP and gRPC")
     http_port: int = Field(default=8080, ge=0, le=65535, description="0: any free one")
@@ -155,7 +167,8 @@ class WorkerConfig(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     data: Path
-    checkpoints: Path
+    files_url: str | None = None
+    checkpoints: Location
     save_every_s: float
     lease_s: float
     turn_s: float = 60.0

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from mier_service.data.files import write_durably
+from mier_service.data.durable import write_durably
 from mier_service.data.storage import Storage
 
 

@@ -26,8 +26,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mier_service.data.files import DamagedFile, sync_folder, write_durably
+from mier_service.data.durable import sync_folder, write_durably
+from mier_service.data.files import DamagedFile
+from mier_service.data.folder_mark import bring_mark
 from mier_service.data.layout import DATABASE_FILE, KINDS, Kind, content_files
+from mier_service.data.places import FolderPlace, Place
 
 MANIFEST = "backup.json"
 FORMAT = 1
@@ -70,13 +73,17 @@ class Manifest(BaseModel):
     """By path within the backup."""
 
 
-def back_up(data: Path, destination: Path, now_s: float) -> Manifest:
-    """Copies the data folder, whose service may be running, to a folder that is not there yet, or empty."""
+def back_up(data: Path, destination: Path, now_s: float, files: Place | None = None) -> Manifest:
+    """Copies the data folder, whose service may be running, to a folder that is not there yet, or empty.
+
+    Args:
+        files: where its files are, if not in it.
+    """
     if not (data / DATABASE_FILE).is_file():
         raise BackupError(f"expected a data folder of mier-serve, {data} has no {DATABASE_FILE}: give the right --data")
     _require_vacant(destination)
     with _made_whole(destination) as building:
-        named = _snapshot_with_files(data, building)
+        named = _snapshot_with_files(data, files or FolderPlace(data), building)
         for kind, names in named.items():
             kept = content_files(building, kind)
             for stale in kept.names() - names:
@@ -102,10 +109,12 @@ def restore(source: Path, data: Path) -> Manifest:
                     "which it does not hold: use another backup"
                 )
             sync_folder(building / kind.value)
+        with _reading(building / DATABASE_FILE) as connection:
+            bring_mark(connection, building)
     return manifest
 
 
-def _snapshot_with_files(data: Path, building: Path) -> dict[Kind, set[str]]:
+def _snapshot_with_files(data: Path, files: Place, building: Path) -> dict[Kind, set[str]]:
     """Copies the store, then the files that the copy names; what it names."""
     lost = ""
     while True:
@@ -115,14 +124,15 @@ def _snapshot_with_files(data: Path, building: Path) -> dict[Kind, set[str]]:
         named = _named_files(snapshot)
         try:
             for kind, names in named.items():
-                ours, theirs = content_files(building, kind), content_files(data, kind)
+                ours, theirs = content_files(building, kind), content_files(files, kind)
                 for name in sorted(names - ours.names()):
                     ours.put(theirs.get(name))
         except DamagedFile as error:
             # A file that the next snapshot names again was not deleted on purpose.
             if str(error) == lost:
                 raise BackupError(
-                    f"the data folder {data} is damaged: {error}. Restore it from an earlier backup, or delete the "
+                    f"the data folder {data} is damaged: {error}. Give the --files-url if that is where the files are; "
+                    "otherwise restore it from an earlier backup, or delete the "
                     "session that the file belongs to"
                 ) from error
             lost = str(error)

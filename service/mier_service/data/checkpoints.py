@@ -1,4 +1,4 @@
-"""The checkpoints that the service holds: folders of one directory, decoded and verified on first use.
+"""The checkpoints that the service holds: folders at one place, decoded and verified on first use.
 
 A session is bound to a checkpoint by hash: if the folder of that name has changed since, the session is refused
 rather than served by other weights.
@@ -10,7 +10,6 @@ import hashlib
 import re
 import threading
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +17,7 @@ import numpy.typing as npt
 from mier import onnx_policy
 from mier.checkpoint import CHECKPOINT_FILES, Checkpoint, CheckpointError, decode
 from mier.weights import PolicyWeights
+from mier_service.data.places import Place
 from mier_service.environments import environment_value
 from mier_service.errors import Reason, ServiceError
 from mier_service.values import EnvironmentValue
@@ -41,16 +41,15 @@ class HeldCheckpoint:
 class Checkpoints:
     """Reads checkpoints by name, keeping them; safe to use from several threads."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, place: Place) -> None:
+        self._place = place
         self._held: dict[str, HeldCheckpoint] = {}
         self._exported: dict[str, bytes] = {}
         self._lock = threading.Lock()
 
     def names(self) -> list[str]:
         """All that are there, in order."""
-        manifest = CHECKPOINT_FILES[0]
-        return sorted(p.parent.name for p in self._folder.glob(f"*/{manifest}") if _NAME.fullmatch(p.parent.name))
+        return sorted(name for name in self._place.folders_with(CHECKPOINT_FILES[0]) if _NAME.fullmatch(name))
 
     def get(self, name: str, expected_hash: str | None = None) -> HeldCheckpoint:
         """The checkpoint of that name; refused unless it is the one with `expected_hash`, if that is given."""
@@ -84,7 +83,7 @@ class Checkpoints:
                 f"there is no checkpoint {name[:80]!r}; the service holds {known}",
             )
         try:
-            files = {file: (self._folder / name / file).read_bytes() for file in CHECKPOINT_FILES}
+            files = {file: self._place.read(f"{name}/{file}") for file in CHECKPOINT_FILES}
             checkpoint = decode(files)
         except (OSError, CheckpointError) as error:
             cause = str(error) if isinstance(error, CheckpointError) else f"{error.strerror or type(error).__name__}"

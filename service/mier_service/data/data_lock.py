@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from mier_service.config import CannotStart
-from mier_service.data.files import make_folder
+from mier_service.data.durable import make_folder
 
 _PREPARED_WITHIN_S = 30.0
 _LOOK_EVERY_S = 0.05

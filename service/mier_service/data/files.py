@@ -1,17 +1,16 @@
 """Immutable files named by the SHA-256 of their bytes: weights, their ONNX form, and resume saves.
 
 Invariants
-- A name is present only with its whole content: written to a temporary name, flushed to disk, renamed, and the
-  folder flushed. So a row that names a hash can be committed once `put` has returned.
+- A name is present only with its whole content, and for good: see `places`. So a row that names a hash can be committed
+  once `put` has returned.
 - `get` verifies the hash: what it returns is what was put, or it raises `DamagedFile`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-import secrets
-from pathlib import Path
+
+from mier_service.data.places import Place
 
 
 class DamagedFile(Exception):
@@ -19,30 +18,29 @@ class DamagedFile(Exception):
 
 
 class ContentFiles:
-    """The files of one kind, in one folder."""
+    """The files of one kind, in one folder of a place. OSError where the storage fails."""
 
-    def __init__(self, folder: Path, suffix: str) -> None:
+    def __init__(self, place: Place, folder: str, suffix: str) -> None:
+        self._place = place
         self._folder = folder
         self._suffix = suffix
-        make_folder(folder)
+        place.prepare(folder)
 
     def put(self, data: bytes) -> str:
-        """Stores the bytes durably; their SHA-256 as 64 lower-case hex digits. OSError if the disk refuses."""
+        """Stores the bytes durably; their SHA-256 as 64 lower-case hex digits."""
         name = hashlib.sha256(data).hexdigest()
-        path = self._path(name)
         try:
             self.get(name)
         except DamagedFile:
-            write_durably(path, data)
+            self._place.write(self._path(name), data)
         else:
-            # Whoever put it may have been killed, or not have come, to flush the folder after the rename.
-            sync_folder(self._folder)
+            self._place.settle(self._path(name))
         return name
 
     def get(self, name: str) -> bytes:
         """The bytes whose SHA-256 is `name`."""
         try:
-            data = self._path(name).read_bytes()
+            data = self._place.read(self._path(name))
         except FileNotFoundError:
             raise DamagedFile(f"{self._suffix} file {name[:12]}... is missing") from None
         if hashlib.sha256(data).hexdigest() != name:
@@ -51,48 +49,16 @@ class ContentFiles:
 
     def remove(self, name: str) -> None:
         """Drops a file that no row names any more; no error if it is gone."""
-        self._path(name).unlink(missing_ok=True)
+        self._place.remove(self._path(name))
 
     def names(self) -> set[str]:
         """All that are here."""
-        return {path.name.removesuffix(f".{self._suffix}") for path in self._folder.glob(f"*.{self._suffix}")}
+        end = f".{self._suffix}"
+        return {name.removesuffix(end) for name in self._place.names(self._folder) if name.endswith(end)}
 
     def remove_leftovers(self) -> None:
         """Drops temporary files of writes that a crash cut off; only where no writer is at work."""
-        for path in self._folder.glob("*.tmp"):
-            path.unlink(missing_ok=True)
+        self._place.remove_leftovers(self._folder)
 
-    def _path(self, name: str) -> Path:
-        return self._folder / f"{name}.{self._suffix}"
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Replaces the file as one step that survives power loss."""
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
-
-
-def make_folder(folder: Path) -> None:
-    """Makes it, and those above it, as names that survive power loss; no error if it is there."""
-    if not folder.is_dir():
-        make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
-        sync_folder(folder.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes names that came or went in it survive power loss."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    def _path(self, name: str) -> str:
+        return f"{self._folder}/{name}.{self._suffix}"

@@ -6,6 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from mier_service.data.files import ContentFiles
+from mier_service.data.places import FolderPlace, Place
 
 DATABASE_FILE = "mier.sqlite3"
 
@@ -22,6 +23,6 @@ KINDS = {Kind.SAVES: "safetensors", Kind.POLICIES: "onnx", Kind.WEIGHTS: "safete
 """How the names of each kind end."""
 
 
-def content_files(data: Path, kind: Kind) -> ContentFiles:
-    """The files of one kind."""
-    return ContentFiles(data / kind.value, KINDS[kind])
+def content_files(place: Place | Path, kind: Kind) -> ContentFiles:
+    """The files of one kind, at a place or in a data folder."""
+    return ContentFiles(FolderPlace(place) if isinstance(place, Path) else place, kind.value, KINDS[kind])

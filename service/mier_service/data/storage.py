@@ -1,5 +1,5 @@
-"""The data folder: the store (one by URL is elsewhere), the immutable files that its rows name, and the clock that
-stamps them.
+"""The data folder: the store, the immutable files that its rows name (either is elsewhere if it has a URL), and the
+clock that stamps them.
 
 `once` is how every write is made: the effect and the reply kept under the caller's idempotency key are one
 transaction, so a retry finds both or neither; and so is what it counts of what the caller's key may store.
@@ -20,9 +20,12 @@ from sqlalchemy import Connection
 
 from mier_service.access.callers import current_caller
 from mier_service.access.key_bounds import ROW_BYTES, KeyBounds, Room
-from mier_service.data.files import ContentFiles, make_folder
+from mier_service.config import CannotStart
+from mier_service.data.durable import make_folder
+from mier_service.data.files import ContentFiles
 from mier_service.data.folder_mark import bind, require_own, require_pair
 from mier_service.data.layout import Kind, content_files
+from mier_service.data.places import place_at
 from mier_service.errors import Reason, ServiceError
 from mier_service.store import idempotency_rows, operation_rows, session_rows, usage_rows
 from mier_service.store.idempotency_rows import Retry
@@ -65,17 +68,23 @@ class Storage:
         clock: Callable[[], float],
         store_url: str | None = None,
         bounds: KeyBounds | None = None,
+        files_url: str | None = None,
     ) -> None:
         """Opens the folder, making it if need be. OSError if that is impossible; `CannotStart` for a URL that is none
         of ours."""
         make_folder(folder)
         self._folder = folder
+        try:
+            self._place = place_at(files_url or folder)
+        except ValueError as error:
+            raise CannotStart(f"--files-url: {error}") from error
         self.clock = clock
         self.bounds = bounds or KeyBounds()
         self.store = open_store(folder, store_url, connections)
-        self.weights = content_files(folder, Kind.WEIGHTS)
-        self.onnx = content_files(folder, Kind.POLICIES)
-        self.saves = content_files(folder, Kind.SAVES)
+        self._together = not self.store.shared and not files_url
+        self.weights = content_files(self._place, Kind.WEIGHTS)
+        self.onnx = content_files(self._place, Kind.POLICIES)
+        self.saves = content_files(self._place, Kind.SAVES)
 
     def prepare(self, alone: bool = True) -> None:
         """At the start of the service, before any worker: migrates, and clears what a crash left behind.
@@ -83,13 +92,13 @@ class Storage:
         Args:
             alone: no other service is at work. Where one is, its workers' leases and files are left as they are.
         """
-        require_own(self._folder, self.store)
+        require_own(self._place, self._folder, self.store)
         if not alone:
             self._join()
             return
         self.store.migrate()
         with self.store.write() as c:
-            bind(c, self._folder, self._kinds(), self.store.shared)
+            bind(c, self._place, self._kinds(), self._together)
             operation_rows.expire_leases(c)
             idempotency_rows.forget_before(c, self.clock() - KEYS_KEPT_S)
             pairs = session_rows.file_hashes(c)
@@ -111,7 +120,7 @@ class Storage:
                 "are using it: stop them first, so that this one can bring it up to date, or start their release",
             )
         with self.store.read() as c:
-            require_pair(c, self._folder)
+            require_pair(c, self._place)
 
     def _kinds(self) -> tuple[ContentFiles, ...]:
         return (self.weights, self.onnx, self.saves)

@@ -28,6 +28,7 @@ from mier_service.acting.onnx_weights import export_like
 from mier_service.config import STORE_URL_VARIABLE, WorkerConfig
 from mier_service.data.checkpoints import Checkpoints, HeldCheckpoint
 from mier_service.data.files import DamagedFile
+from mier_service.data.places import place_at
 from mier_service.data.storage import Storage
 from mier_service.ending import end_now
 from mier_service.errors import Reason, ServiceError
@@ -262,8 +263,14 @@ def main() -> None:
     os.nice(_NICENESS)
     torch.set_num_threads(1)
     quiet_exporter()
-    storage = Storage(config.data, connections=2, clock=time.time, store_url=os.environ.get(STORE_URL_VARIABLE))
-    worker = Worker(config, storage, Checkpoints(config.checkpoints))
+    storage = Storage(
+        config.data,
+        connections=2,
+        clock=time.time,
+        store_url=os.environ.get(STORE_URL_VARIABLE),
+        files_url=config.files_url,
+    )
+    worker = Worker(config, storage, Checkpoints(place_at(config.checkpoints)))
     # Ctrl-C reaches the whole group; when to stop is the service's decision.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())

@@ -31,6 +31,13 @@ StoreUrl = Annotated[
     ),
 ]
 
+FilesUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--files-url", envvar="MIER_FILES_URL", show_envvar=True, help="The service's, where its files are at a URL."
+    ),
+]
+
 
 def require_data_folder(data: Path) -> None:
     if not (data / DATABASE_FILE).is_file():

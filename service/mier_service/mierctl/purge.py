@@ -10,7 +10,7 @@ import typer
 from mier_service.data import purging
 from mier_service.data.data_lock import lock_data
 from mier_service.data.storage import Storage
-from mier_service.mierctl.data_folder import DEFAULT_DATA, Data, StoreUrl, read_copy, require_data_folder
+from mier_service.mierctl.data_folder import DEFAULT_DATA, Data, FilesUrl, StoreUrl, read_copy, require_data_folder
 from mier_service.mierctl.output import Refused, note
 from mier_service.store import session_rows
 from mier_service.store.store import Store
@@ -32,6 +32,7 @@ def purge(
     ] = False,
     data: Data = DEFAULT_DATA,
     store_url: StoreUrl = None,
+    files_url: FilesUrl = None,
 ) -> None:
     """Deletes sessions with all their data, so that no byte of it stays in the store; no service may be running."""
     if bool(session) == (idle_days is not None):
@@ -54,7 +55,7 @@ def purge(
             "--keep-idle-sessions-s)"
         )
     with lock:
-        storage = Storage(data, connections=1, clock=time.time, store_url=store_url)
+        storage = Storage(data, connections=1, clock=time.time, store_url=store_url, files_url=files_url)
         try:
             storage.prepare()
             _purge(storage, _chosen(storage.store, session or [], idle_days))
