@@ -84,13 +84,13 @@ def test_a_policy_that_takes_longer_than_was_left_is_late(scene: Scene) -> None:
         first = await timely.act(CALL)
         active = timely._acting.ready("s")
         assert active is not None
-        choose = active.policy.act
+        choose = active.policy.act_one
 
         def slowly(observation: np.ndarray, context: np.ndarray, noise: np.ndarray) -> np.ndarray:
             scene.clock.now_s += 0.03
             return choose(observation, context, noise)
 
-        active.policy.act = slowly  # type: ignore[method-assign]
+        active.policy.act_one = slowly  # type: ignore[method-assign]
         return first, await timely.act(with_budget(scene.clock, 20.0))
 
     first, late = run(work)
