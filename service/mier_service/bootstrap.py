@@ -46,6 +46,7 @@ from mier_service.learning.changes import Changes, Poller
 from mier_service.learning.learning import Learning
 from mier_service.learning.regression import RolledBack
 from mier_service.learning.self_adapting import SelfAdapting
+from mier_service.learning.shadowing import Shadowing
 from mier_service.learning.workers import Workers
 from mier_service.lifecycle import Lifecycle, Phase
 from mier_service.offload import BoundedPool
@@ -124,6 +125,8 @@ class Service:
             self._storage, acting, self._store_pool, config.max_batch_steps, config.automatic_rollback
         )
         self._self_adapting = SelfAdapting(self._storage, self._checkpoints, acting, learning, self._adapt_pool)
+        self._shadowing = Shadowing(self._storage, acting, self._upkeep_pool, self._metrics.shadow_ended)
+        acting.on_shadow = self._shadowing.notice
         sessions = Sessions(self._storage, self._checkpoints, acting, self._changes, self._store_pool, _new_id)
         self._gate = Gate(self._storage.store, exposure.keys_required, time.time)
         plain = Core(
@@ -217,6 +220,7 @@ class Service:
             asyncio.create_task(self._retention.run(), name="upkeep"),
             asyncio.create_task(self._monitor.run(), name="monitor"),
             asyncio.create_task(self._self_adapting.run(), name="self_adapting"),
+            asyncio.create_task(self._shadowing.run(), name="shadowing"),
             asyncio.create_task(self._acting.catch_up(_CATCH_UP_EVERY_S), name="catching_up"),
         ]
         if self._storage.store.shared:

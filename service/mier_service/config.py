@@ -99,8 +99,8 @@ class ServeConfig(BaseSettings):
     )
     automatic_rollback: bool = Field(
         default=True,
-        description="roll a fine-tuned version back whose returns, as robots report them, fell beyond chance; off: only "
-        "learning and people change what acts",
+        description="roll a fine-tuned version back whose returns, as robots report them, fell beyond chance; off: "
+        "only learning and people change what acts",
     )
     finetune_turn_s: float = Field(
         default=60.0, gt=0, description="a fine-tune that others wait for gives way after so long, in seconds"

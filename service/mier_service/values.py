@@ -18,6 +18,7 @@ MAX_INDEX = 2**31
 """Episodes and steps lie below it."""
 MAX_COUNT = 2**31
 """Updates and windows lie below it."""
+MAX_SHADOW_ACTS = 100_000
 EXAMPLE_ID = "0192f3a8c0de4bd0b6f4f3c6a1e2d3f4"
 EXAMPLE_HASH = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
@@ -147,6 +148,23 @@ class FallbackValue(Value):
     )
 
 
+class ShadowRule(Given):
+    """What a candidate has to go through before it acts: on live observations it chooses, too, and nothing of that is
+    sent to the robot."""
+
+    acts: Annotated[int, Field(ge=1, le=MAX_SHADOW_ACTS), WHOLE] = Field(
+        description="Acts of the session that it has to be compared on.", examples=[1000]
+    )
+    max_difference: float | None = Field(
+        default=None,
+        gt=0.0,
+        le=1.0,
+        description="Largest difference in any entry of any action, as a share of that entry's range: one beyond it "
+        "rejects the candidate; null: the differences are recorded only.",
+        examples=[0.5],
+    )
+
+
 class ActingRules(Given):
     """What a session may declare of acting when it is created."""
 
@@ -165,6 +183,9 @@ class ActingRules(Given):
         description="Age above which an observation is refused, in milliseconds. With it every act states "
         "observed_at_unix_us.",
         examples=[100.0],
+    )
+    shadow: ShadowRule | None = Field(
+        default=None, description="Shadow that candidates have to act in before they act; null: none."
     )
 
 
@@ -238,6 +259,9 @@ class SessionValue(Value):
         description="Age above which an observation is refused, in milliseconds; null: none is too old.",
         examples=[100.0],
     )
+    shadow: ShadowRule | None = Field(
+        default=None, description="Shadow that candidates have to act in before they act; null: none."
+    )
 
 
 class VersionOrigin(StrEnum):
@@ -249,7 +273,8 @@ class VersionOrigin(StrEnum):
 
 
 class Promotion(StrEnum):
-    """How a version was judged when it was published; `ungated`: not at all. Whether it acted, promotions tell."""
+    """How a version was judged when it was published; `ungated`: not at all. Whether it acted, promotions tell.
+    What has to act in shadow first is `insufficient_data` until it did, and `rejected` where it differed too much."""
 
     UNGATED = "ungated"
     PROMOTED = "promoted"
@@ -279,6 +304,43 @@ class GateValue(Value):
     )
     starts: int | None = Field(default=None, description="Real first states that were played from.", examples=[32])
     steps: int | None = Field(default=None, description="Steps of an imagined episode.", examples=[200])
+
+
+class ShadowState(StrEnum):
+    """Where a candidate in shadow stands."""
+
+    RUNNING = "running"
+    """It acts in shadow."""
+    PASSED = "passed"
+    """It came to act."""
+    REJECTED = "rejected"
+    """It differed by more than the session allows, or had no finite action."""
+    SUPERSEDED = "superseded"
+    """Something else came to act, another candidate came, or the task changed."""
+
+
+SHADOW_VERDICTS = (ShadowState.PASSED, ShadowState.REJECTED)
+
+
+class ShadowValue(Value):
+    """What a candidate would have done on live observations, beside what was done. Differences are shares of the
+    action's range; of one act it is that of the entry that differs most."""
+
+    state: ShadowState = Field(description="running, passed (it came to act), rejected, superseded.")
+    acts: int = Field(description="Acts that were compared.", examples=[400])
+    acts_wanted: int = Field(description="Acts that have to be.", examples=[1000])
+    max_difference: float | None = Field(default=None, description="Above it the candidate is rejected; null: never.")
+    incumbent_version: int = Field(description="The version that acted when it began.", examples=[2])
+    mean_difference: float | None = Field(default=None, description="Over all acts; null: none was seen.")
+    quantile_difference: float | None = Field(default=None, description="One act in twenty differs by more.")
+    largest_difference: float | None = Field(
+        default=None, description="In any act; null: none was seen, or the candidate had no finite action."
+    )
+    at_limit: float | None = Field(
+        default=None, description="Share of acts in which an entry of the candidate's action was at a bound."
+    )
+    acting_at_limit: float | None = Field(default=None, description="The same of what was done.")
+    reason: str = Field(default="", description="Why it ended; empty before.")
 
 
 class ReturnsValue(Value):
@@ -312,6 +374,9 @@ class VersionValue(Value):
         default="", description="Name of that checkpoint; empty in a reply that was kept from before it was recorded."
     )
     gate: GateValue | None = Field(default=None, description="What the gate saw; null where it did not judge.")
+    shadow: ShadowValue | None = Field(
+        default=None, description="What was seen of it in shadow, as of when versions are listed; null: nothing."
+    )
     returns: ReturnsValue | None = Field(
         default=None,
         description="What robots reported of it, as of when versions are listed; null: no whole episode.",

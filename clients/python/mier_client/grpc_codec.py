@@ -30,6 +30,7 @@ _PREFIXES = {
     "PromotionKind": "PROMOTION_KIND_",
     "FallbackKind": "FALLBACK_KIND_",
     "FallbackReason": "FALLBACK_REASON_",
+    "ShadowState": "SHADOW_STATE_",
 }
 _KINDS: dict[grpc.StatusCode, type[MierError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidRequest,
@@ -109,7 +110,12 @@ def _rules(message: pb.Session) -> values.ActingRules:
         else values.FallbackKind(_known("FallbackKind", message.fallback)),
         action_limits=limits,
         max_observation_age_ms=message.max_observation_age_ms if message.HasField("max_observation_age_ms") else None,
+        shadow=_shadow_rule(message.shadow) if message.HasField("shadow") else None,
     )
+
+
+def _shadow_rule(message: pb.ShadowRule) -> values.ShadowRule:
+    return values.ShadowRule(message.acts, message.max_difference if message.HasField("max_difference") else None)
 
 
 def put_rules(request: pb.CreateSessionRequest, rules: values.ActingRules) -> None:
@@ -121,6 +127,8 @@ def put_rules(request: pb.CreateSessionRequest, rules: values.ActingRules) -> No
         request.action_limits.CopyFrom(pb.ActionLimits(low=own.low, high=own.high, max_change=own.max_change))
     if rules.max_observation_age_ms is not None:
         request.max_observation_age_ms = rules.max_observation_age_ms
+    if rules.shadow is not None:
+        request.shadow.CopyFrom(pb.ShadowRule(acts=rules.shadow.acts, max_difference=rules.shadow.max_difference))
 
 
 def environment_message(spec: values.EnvironmentSpec) -> pb.EnvironmentSpec:
@@ -177,12 +185,19 @@ def policy_version(message: pb.PolicyVersion) -> values.PolicyVersion:
         create_time=_time(message.create_time),
         checkpoint=message.checkpoint,
         gate=_gate(message.gate) if message.HasField("gate") else None,
+        shadow=_shadow(message.shadow) if message.HasField("shadow") else None,
         returns=_returns(message.returns) if message.HasField("returns") else None,
     )
 
 
 def _gate(message: pb.Gate) -> values.Gate:
     return values.Gate(**{field.name: value for field, value in message.ListFields()})
+
+
+def _shadow(message: pb.Shadow) -> values.Shadow:
+    known = {field.name: value for field, value in message.ListFields()}
+    counts = {name: getattr(message, name) for name in ("acts", "acts_wanted", "incumbent_version")}
+    return values.Shadow(**(known | counts | {"state": values.ShadowState(_known("ShadowState", message.state))}))
 
 
 def _returns(message: pb.EpisodeReturns) -> values.Returns:

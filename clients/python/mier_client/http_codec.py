@@ -16,7 +16,7 @@ from mier_client.errors import FieldViolation, MierError, Problem
 from mier_client.replies import json_object, reply
 
 Json = Mapping[str, Any]
-V = TypeVar("V", values.Gate, values.Returns)
+V = TypeVar("V", values.Gate, values.Returns, values.Shadow, values.ShadowRule)
 
 _KINDS: dict[int, type[MierError]] = {
     401: errors.AccessDenied,
@@ -85,6 +85,7 @@ def _rules(body: Json) -> values.ActingRules:
         fallback=None if fallback is None else values.FallbackKind(fallback),
         action_limits=None if limits is None else values.ActionLimits(*map(_entries(limits), _LIMITS)),
         max_observation_age_ms=body.get("max_observation_age_ms"),
+        shadow=_known(values.ShadowRule, body["shadow"]) if body.get("shadow") else None,
     )
 
 
@@ -101,6 +102,8 @@ def rules_json(rules: values.ActingRules) -> dict[str, Any]:
         body["action_limits"] = asdict(rules.action_limits)
     if rules.max_observation_age_ms is not None:
         body["max_observation_age_ms"] = rules.max_observation_age_ms
+    if rules.shadow is not None:
+        body["shadow"] = asdict(rules.shadow)
     return body
 
 
@@ -146,8 +149,13 @@ def policy_version(body: Json) -> values.PolicyVersion:
         create_time=_time(body["create_time"]),
         checkpoint=body.get("checkpoint", ""),  # the first release did not say
         gate=_known(values.Gate, body["gate"]) if body.get("gate") else None,  # nor did it judge
+        shadow=_shadow(body["shadow"]) if body.get("shadow") else None,
         returns=_known(values.Returns, body["returns"]) if body.get("returns") else None,
     )
+
+
+def _shadow(body: Json) -> values.Shadow:
+    return _known(values.Shadow, {**body, "state": values.ShadowState(body["state"])})
 
 
 def _known(kind: type[V], body: Json) -> V:

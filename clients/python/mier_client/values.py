@@ -162,6 +162,60 @@ class ActionLimits:
 
 
 @dataclass(frozen=True)
+class ShadowRule:
+    """What a candidate goes through before it acts: it chooses on live observations, too, and none of that is sent."""
+
+    acts: int
+    """That it has to be compared on; 1 to 100,000."""
+    max_difference: float | None = None
+    """A share of the action's range, above 0, at most 1: a larger difference in any act rejects it; None: none does."""
+
+
+class ShadowState(StrEnum):
+    """Where a candidate in shadow stands."""
+
+    RUNNING = "running"
+    PASSED = "passed"
+    """It came to act."""
+    REJECTED = "rejected"
+    """It differed by more than the session allows, or had no finite action."""
+    SUPERSEDED = "superseded"
+    """Something else came to act, another candidate came, or the task changed."""
+    UNRECOGNIZED = "unrecognized"
+    """Something that a later release of the service knows."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> ShadowState:
+        return cls.UNRECOGNIZED
+
+
+@dataclass(frozen=True)
+class Shadow:
+    """What a candidate would have done, beside what was done; differences are shares of the action's range."""
+
+    state: ShadowState
+    acts: int
+    """That were compared."""
+    acts_wanted: int
+    incumbent_version: int
+    """That acted when it began."""
+    max_difference: float | None = None
+    """Above it the candidate is rejected; None: never."""
+    mean_difference: float | None = None
+    """Of all acts; None: none was seen."""
+    quantile_difference: float | None = None
+    """One act in twenty differs by more."""
+    largest_difference: float | None = None
+    """None: none was seen, or the candidate had no finite action."""
+    at_limit: float | None = None
+    """Share of acts in which an entry of the candidate's action was at a bound."""
+    acting_at_limit: float | None = None
+    """The same of what was done."""
+    reason: str = ""
+    """Why it ended; empty before."""
+
+
+@dataclass(frozen=True)
 class ActingRules:
     """What a session declares of acting when it is created."""
 
@@ -171,6 +225,8 @@ class ActingRules:
     """Tighter than the environment's; one that is wider is refused."""
     max_observation_age_ms: float | None = None
     """Older observations are refused; with it every act states `observed_at_unix_us`."""
+    shadow: ShadowRule | None = None
+    """What fine-tuned versions go through before they act; None: they act once the gate lets them."""
 
 
 @dataclass(frozen=True)
@@ -342,6 +398,8 @@ class PolicyVersion:
     """Name of the checkpoint; empty from a service that does not say."""
     gate: Gate | None = None
     """None where it was not judged."""
+    shadow: Shadow | None = None
+    """What was seen of it in shadow, as of the listing; None: nothing."""
     returns: Returns | None = None
     """What was reported of it, as of the listing; None: no whole episode."""
 

@@ -227,7 +227,9 @@ class _PromotionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Promotion.V
     """Neither can be said from the data so far; not made active. It may be promoted by hand."""
 
 class Promotion(_Promotion, metaclass=_PromotionEnumTypeWrapper):
-    """How a version was judged when it was published. Whether and when it acted, ListPromotions tells."""
+    """How a version was judged when it was published. Whether and when it acted, ListPromotions tells. What has to act in shadow
+    first is INSUFFICIENT_DATA until it did, and REJECTED where it differed too much.
+    """
 
 PROMOTION_UNSPECIFIED: Promotion.ValueType  # 0
 """Not stated; not legal in a reply."""
@@ -240,6 +242,38 @@ PROMOTION_REJECTED: Promotion.ValueType  # 3
 PROMOTION_INSUFFICIENT_DATA: Promotion.ValueType  # 4
 """Neither can be said from the data so far; not made active. It may be promoted by hand."""
 Global___Promotion: _TypeAlias = Promotion  # noqa: Y015
+
+class _ShadowState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ShadowStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ShadowState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SHADOW_STATE_UNSPECIFIED: _ShadowState.ValueType  # 0
+    """Not stated; not legal in a reply."""
+    SHADOW_STATE_RUNNING: _ShadowState.ValueType  # 1
+    """It acts in shadow."""
+    SHADOW_STATE_PASSED: _ShadowState.ValueType  # 2
+    """It came to act."""
+    SHADOW_STATE_REJECTED: _ShadowState.ValueType  # 3
+    """It differed by more than the session allows, or had no finite action."""
+    SHADOW_STATE_SUPERSEDED: _ShadowState.ValueType  # 4
+    """Something else came to act, another candidate came, or the task changed."""
+
+class ShadowState(_ShadowState, metaclass=_ShadowStateEnumTypeWrapper):
+    """Where a candidate in shadow stands."""
+
+SHADOW_STATE_UNSPECIFIED: ShadowState.ValueType  # 0
+"""Not stated; not legal in a reply."""
+SHADOW_STATE_RUNNING: ShadowState.ValueType  # 1
+"""It acts in shadow."""
+SHADOW_STATE_PASSED: ShadowState.ValueType  # 2
+"""It came to act."""
+SHADOW_STATE_REJECTED: ShadowState.ValueType  # 3
+"""It differed by more than the session allows, or had no finite action."""
+SHADOW_STATE_SUPERSEDED: ShadowState.ValueType  # 4
+"""Something else came to act, another candidate came, or the task changed."""
+Global___ShadowState: _TypeAlias = ShadowState  # noqa: Y015
 
 class _OperationState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -623,6 +657,7 @@ class Session(_message.Message):
     FALLBACK_FIELD_NUMBER: _builtins.int
     ACTION_LIMITS_FIELD_NUMBER: _builtins.int
     MAX_OBSERVATION_AGE_MS_FIELD_NUMBER: _builtins.int
+    SHADOW_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Chosen by the service."""
     checkpoint: _builtins.str
@@ -665,6 +700,10 @@ class Session(_message.Message):
     def action_limits(self) -> Global___ActionLimits:
         """As they were declared; unset: the environment's own bounds and rates alone."""
 
+    @_builtins.property
+    def shadow(self) -> Global___ShadowRule:
+        """Shadow that candidates have to act in before they act; unset: none."""
+
     def __init__(
         self,
         *,
@@ -685,19 +724,24 @@ class Session(_message.Message):
         fallback: Global___FallbackKind.ValueType = ...,
         action_limits: Global___ActionLimits | None = ...,
         max_observation_age_ms: _builtins.float | None = ...,
+        shadow: Global___ShadowRule | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_action_limits", b"_action_limits", "_max_observation_age_ms", b"_max_observation_age_ms", "action_limits", b"action_limits", "create_time", b"create_time", "environment", b"environment", "max_observation_age_ms", b"max_observation_age_ms", "model_context", b"model_context"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_action_limits", b"_action_limits", "_max_observation_age_ms", b"_max_observation_age_ms", "_shadow", b"_shadow", "action_limits", b"action_limits", "create_time", b"create_time", "environment", b"environment", "max_observation_age_ms", b"max_observation_age_ms", "model_context", b"model_context", "shadow", b"shadow"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_action_limits", b"_action_limits", "_max_observation_age_ms", b"_max_observation_age_ms", "action_limits", b"action_limits", "active_version", b"active_version", "checkpoint", b"checkpoint", "checkpoint_hash", b"checkpoint_hash", "create_time", b"create_time", "environment", b"environment", "fallback", b"fallback", "id", b"id", "max_observation_age_ms", b"max_observation_age_ms", "mode", b"mode", "model_context", b"model_context", "pinned", b"pinned", "seed", b"seed", "state", b"state", "task_number", b"task_number", "task_start", b"task_start", "transitions_count", b"transitions_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_action_limits", b"_action_limits", "_max_observation_age_ms", b"_max_observation_age_ms", "_shadow", b"_shadow", "action_limits", b"action_limits", "active_version", b"active_version", "checkpoint", b"checkpoint", "checkpoint_hash", b"checkpoint_hash", "create_time", b"create_time", "environment", b"environment", "fallback", b"fallback", "id", b"id", "max_observation_age_ms", b"max_observation_age_ms", "mode", b"mode", "model_context", b"model_context", "pinned", b"pinned", "seed", b"seed", "shadow", b"shadow", "state", b"state", "task_number", b"task_number", "task_start", b"task_start", "transitions_count", b"transitions_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__action_limits: _TypeAlias = _typing.Literal["action_limits"]  # noqa: Y015
     _WhichOneofArgType__action_limits: _TypeAlias = _typing.Literal["_action_limits", b"_action_limits"]  # noqa: Y015
     _WhichOneofReturnType__max_observation_age_ms: _TypeAlias = _typing.Literal["max_observation_age_ms"]  # noqa: Y015
     _WhichOneofArgType__max_observation_age_ms: _TypeAlias = _typing.Literal["_max_observation_age_ms", b"_max_observation_age_ms"]  # noqa: Y015
+    _WhichOneofReturnType__shadow: _TypeAlias = _typing.Literal["shadow"]  # noqa: Y015
+    _WhichOneofArgType__shadow: _TypeAlias = _typing.Literal["_shadow", b"_shadow"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__action_limits) -> _WhichOneofReturnType__action_limits | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_observation_age_ms) -> _WhichOneofReturnType__max_observation_age_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__shadow) -> _WhichOneofReturnType__shadow | None: ...
 
 Global___Session: _TypeAlias = Session  # noqa: Y015
 
@@ -793,6 +837,125 @@ class Gate(_message.Message):
 Global___Gate: _TypeAlias = Gate  # noqa: Y015
 
 @_typing.final
+class ShadowRule(_message.Message):
+    """What a candidate has to go through before it acts: on live observations it chooses, too, and nothing of that is sent to the
+    robot.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTS_FIELD_NUMBER: _builtins.int
+    MAX_DIFFERENCE_FIELD_NUMBER: _builtins.int
+    acts: _builtins.int
+    """Acts of the session that it has to be compared on; 1 to 100000."""
+    max_difference: _builtins.float
+    """Largest difference in any entry of any action, as a share of that entry's range, 0 < it <= 1: one beyond it rejects the
+    candidate. Unset: the differences are recorded only.
+    """
+    def __init__(
+        self,
+        *,
+        acts: _builtins.int = ...,
+        max_difference: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_difference", b"_max_difference", "max_difference", b"max_difference"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_difference", b"_max_difference", "acts", b"acts", "max_difference", b"max_difference"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_difference: _TypeAlias = _typing.Literal["max_difference"]  # noqa: Y015
+    _WhichOneofArgType__max_difference: _TypeAlias = _typing.Literal["_max_difference", b"_max_difference"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_difference) -> _WhichOneofReturnType__max_difference | None: ...
+
+Global___ShadowRule: _TypeAlias = ShadowRule  # noqa: Y015
+
+@_typing.final
+class Shadow(_message.Message):
+    """What a candidate would have done on live observations, beside what was done. Differences are shares of the action's range;
+    of one act it is that of the entry that differs most.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    ACTS_FIELD_NUMBER: _builtins.int
+    ACTS_WANTED_FIELD_NUMBER: _builtins.int
+    MAX_DIFFERENCE_FIELD_NUMBER: _builtins.int
+    INCUMBENT_VERSION_FIELD_NUMBER: _builtins.int
+    MEAN_DIFFERENCE_FIELD_NUMBER: _builtins.int
+    QUANTILE_DIFFERENCE_FIELD_NUMBER: _builtins.int
+    LARGEST_DIFFERENCE_FIELD_NUMBER: _builtins.int
+    AT_LIMIT_FIELD_NUMBER: _builtins.int
+    ACTING_AT_LIMIT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    state: Global___ShadowState.ValueType
+    """Where it stands."""
+    acts: _builtins.int
+    """Acts that were compared."""
+    acts_wanted: _builtins.int
+    """Acts that have to be."""
+    max_difference: _builtins.float
+    """Above it the candidate is rejected; unset: never."""
+    incumbent_version: _builtins.int
+    """The version that acted when it began."""
+    mean_difference: _builtins.float
+    """Over all acts; unset: none was seen."""
+    quantile_difference: _builtins.float
+    """One act in twenty differs by more."""
+    largest_difference: _builtins.float
+    """In any act; unset: none was seen, or the candidate had no finite action."""
+    at_limit: _builtins.float
+    """Share of acts in which an entry of the candidate's action was at a bound."""
+    acting_at_limit: _builtins.float
+    """The same of what was done."""
+    reason: _builtins.str
+    """Why it ended; empty before."""
+    def __init__(
+        self,
+        *,
+        state: Global___ShadowState.ValueType = ...,
+        acts: _builtins.int = ...,
+        acts_wanted: _builtins.int = ...,
+        max_difference: _builtins.float | None = ...,
+        incumbent_version: _builtins.int = ...,
+        mean_difference: _builtins.float | None = ...,
+        quantile_difference: _builtins.float | None = ...,
+        largest_difference: _builtins.float | None = ...,
+        at_limit: _builtins.float | None = ...,
+        acting_at_limit: _builtins.float | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_acting_at_limit", b"_acting_at_limit", "_at_limit", b"_at_limit", "_largest_difference", b"_largest_difference", "_max_difference", b"_max_difference", "_mean_difference", b"_mean_difference", "_quantile_difference", b"_quantile_difference", "acting_at_limit", b"acting_at_limit", "at_limit", b"at_limit", "largest_difference", b"largest_difference", "max_difference", b"max_difference", "mean_difference", b"mean_difference", "quantile_difference", b"quantile_difference"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_acting_at_limit", b"_acting_at_limit", "_at_limit", b"_at_limit", "_largest_difference", b"_largest_difference", "_max_difference", b"_max_difference", "_mean_difference", b"_mean_difference", "_quantile_difference", b"_quantile_difference", "acting_at_limit", b"acting_at_limit", "acts", b"acts", "acts_wanted", b"acts_wanted", "at_limit", b"at_limit", "incumbent_version", b"incumbent_version", "largest_difference", b"largest_difference", "max_difference", b"max_difference", "mean_difference", b"mean_difference", "quantile_difference", b"quantile_difference", "reason", b"reason", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__acting_at_limit: _TypeAlias = _typing.Literal["acting_at_limit"]  # noqa: Y015
+    _WhichOneofArgType__acting_at_limit: _TypeAlias = _typing.Literal["_acting_at_limit", b"_acting_at_limit"]  # noqa: Y015
+    _WhichOneofReturnType__at_limit: _TypeAlias = _typing.Literal["at_limit"]  # noqa: Y015
+    _WhichOneofArgType__at_limit: _TypeAlias = _typing.Literal["_at_limit", b"_at_limit"]  # noqa: Y015
+    _WhichOneofReturnType__largest_difference: _TypeAlias = _typing.Literal["largest_difference"]  # noqa: Y015
+    _WhichOneofArgType__largest_difference: _TypeAlias = _typing.Literal["_largest_difference", b"_largest_difference"]  # noqa: Y015
+    _WhichOneofReturnType__max_difference: _TypeAlias = _typing.Literal["max_difference"]  # noqa: Y015
+    _WhichOneofArgType__max_difference: _TypeAlias = _typing.Literal["_max_difference", b"_max_difference"]  # noqa: Y015
+    _WhichOneofReturnType__mean_difference: _TypeAlias = _typing.Literal["mean_difference"]  # noqa: Y015
+    _WhichOneofArgType__mean_difference: _TypeAlias = _typing.Literal["_mean_difference", b"_mean_difference"]  # noqa: Y015
+    _WhichOneofReturnType__quantile_difference: _TypeAlias = _typing.Literal["quantile_difference"]  # noqa: Y015
+    _WhichOneofArgType__quantile_difference: _TypeAlias = _typing.Literal["_quantile_difference", b"_quantile_difference"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__acting_at_limit) -> _WhichOneofReturnType__acting_at_limit | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__at_limit) -> _WhichOneofReturnType__at_limit | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__largest_difference) -> _WhichOneofReturnType__largest_difference | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_difference) -> _WhichOneofReturnType__max_difference | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mean_difference) -> _WhichOneofReturnType__mean_difference | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__quantile_difference) -> _WhichOneofReturnType__quantile_difference | None: ...
+
+Global___Shadow: _TypeAlias = Shadow  # noqa: Y015
+
+@_typing.final
 class EpisodeReturns(_message.Message):
     """Returns of whole episodes of the present task, undiscounted, in the unit of the reward. An episode is whole once all its
     steps are stored, from step 0 to a fall or to the horizon.
@@ -857,6 +1020,7 @@ class PolicyVersion(_message.Message):
     CHECKPOINT_FIELD_NUMBER: _builtins.int
     GATE_FIELD_NUMBER: _builtins.int
     RETURNS_FIELD_NUMBER: _builtins.int
+    SHADOW_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """1, 2, 3, ... within the session."""
     parent: _builtins.int
@@ -897,6 +1061,10 @@ class PolicyVersion(_message.Message):
     def returns(self) -> Global___EpisodeReturns:
         """What robots reported of it, as far as it is known when versions are listed; unset: no whole episode."""
 
+    @_builtins.property
+    def shadow(self) -> Global___Shadow:
+        """What was seen of it in shadow, as of when versions are listed; unset: nothing."""
+
     def __init__(
         self,
         *,
@@ -916,10 +1084,11 @@ class PolicyVersion(_message.Message):
         checkpoint: _builtins.str = ...,
         gate: Global___Gate | None = ...,
         returns: Global___EpisodeReturns | None = ...,
+        shadow: Global___Shadow | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_gate", b"_gate", "_returns", b"_returns", "_seed", b"_seed", "create_time", b"create_time", "gate", b"gate", "returns", b"returns", "seed", b"seed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_gate", b"_gate", "_returns", b"_returns", "_seed", b"_seed", "_shadow", b"_shadow", "create_time", b"create_time", "gate", b"gate", "returns", b"returns", "seed", b"seed", "shadow", b"shadow"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gate", b"_gate", "_returns", b"_returns", "_seed", b"_seed", "checkpoint", b"checkpoint", "checkpoint_hash", b"checkpoint_hash", "configuration_json", b"configuration_json", "create_time", b"create_time", "gate", b"gate", "model_context_number", b"model_context_number", "number", b"number", "operation_id", b"operation_id", "origin", b"origin", "parent", b"parent", "policy_context", b"policy_context", "promotion", b"promotion", "returns", b"returns", "seed", b"seed", "transitions_used", b"transitions_used", "weights_hash", b"weights_hash"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gate", b"_gate", "_returns", b"_returns", "_seed", b"_seed", "_shadow", b"_shadow", "checkpoint", b"checkpoint", "checkpoint_hash", b"checkpoint_hash", "configuration_json", b"configuration_json", "create_time", b"create_time", "gate", b"gate", "model_context_number", b"model_context_number", "number", b"number", "operation_id", b"operation_id", "origin", b"origin", "parent", b"parent", "policy_context", b"policy_context", "promotion", b"promotion", "returns", b"returns", "seed", b"seed", "shadow", b"shadow", "transitions_used", b"transitions_used", "weights_hash", b"weights_hash"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__gate: _TypeAlias = _typing.Literal["gate"]  # noqa: Y015
     _WhichOneofArgType__gate: _TypeAlias = _typing.Literal["_gate", b"_gate"]  # noqa: Y015
@@ -927,12 +1096,16 @@ class PolicyVersion(_message.Message):
     _WhichOneofArgType__returns: _TypeAlias = _typing.Literal["_returns", b"_returns"]  # noqa: Y015
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
+    _WhichOneofReturnType__shadow: _TypeAlias = _typing.Literal["shadow"]  # noqa: Y015
+    _WhichOneofArgType__shadow: _TypeAlias = _typing.Literal["_shadow", b"_shadow"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__gate) -> _WhichOneofReturnType__gate | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__returns) -> _WhichOneofReturnType__returns | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__shadow) -> _WhichOneofReturnType__shadow | None: ...
 
 Global___PolicyVersion: _TypeAlias = PolicyVersion  # noqa: Y015
 
@@ -949,6 +1122,7 @@ class CreateSessionRequest(_message.Message):
     FALLBACK_FIELD_NUMBER: _builtins.int
     ACTION_LIMITS_FIELD_NUMBER: _builtins.int
     MAX_OBSERVATION_AGE_MS_FIELD_NUMBER: _builtins.int
+    SHADOW_FIELD_NUMBER: _builtins.int
     checkpoint: _builtins.str
     """Name of a checkpoint that the service holds; required."""
     seed: _builtins.int
@@ -971,6 +1145,10 @@ class CreateSessionRequest(_message.Message):
     def action_limits(self) -> Global___ActionLimits:
         """Tighter limits than the environment's; one that is wider is refused."""
 
+    @_builtins.property
+    def shadow(self) -> Global___ShadowRule:
+        """Shadow that candidates have to act in before they act; unset: none."""
+
     def __init__(
         self,
         *,
@@ -981,10 +1159,11 @@ class CreateSessionRequest(_message.Message):
         fallback: Global___FallbackKind.ValueType = ...,
         action_limits: Global___ActionLimits | None = ...,
         max_observation_age_ms: _builtins.float | None = ...,
+        shadow: Global___ShadowRule | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_action_limits", b"_action_limits", "_expected_environment", b"_expected_environment", "_max_observation_age_ms", b"_max_observation_age_ms", "_seed", b"_seed", "action_limits", b"action_limits", "expected_environment", b"expected_environment", "max_observation_age_ms", b"max_observation_age_ms", "seed", b"seed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_action_limits", b"_action_limits", "_expected_environment", b"_expected_environment", "_max_observation_age_ms", b"_max_observation_age_ms", "_seed", b"_seed", "_shadow", b"_shadow", "action_limits", b"action_limits", "expected_environment", b"expected_environment", "max_observation_age_ms", b"max_observation_age_ms", "seed", b"seed", "shadow", b"shadow"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_action_limits", b"_action_limits", "_expected_environment", b"_expected_environment", "_max_observation_age_ms", b"_max_observation_age_ms", "_seed", b"_seed", "action_limits", b"action_limits", "checkpoint", b"checkpoint", "expected_environment", b"expected_environment", "fallback", b"fallback", "idempotency_key", b"idempotency_key", "max_observation_age_ms", b"max_observation_age_ms", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_action_limits", b"_action_limits", "_expected_environment", b"_expected_environment", "_max_observation_age_ms", b"_max_observation_age_ms", "_seed", b"_seed", "_shadow", b"_shadow", "action_limits", b"action_limits", "checkpoint", b"checkpoint", "expected_environment", b"expected_environment", "fallback", b"fallback", "idempotency_key", b"idempotency_key", "max_observation_age_ms", b"max_observation_age_ms", "seed", b"seed", "shadow", b"shadow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__action_limits: _TypeAlias = _typing.Literal["action_limits"]  # noqa: Y015
     _WhichOneofArgType__action_limits: _TypeAlias = _typing.Literal["_action_limits", b"_action_limits"]  # noqa: Y015
@@ -994,6 +1173,8 @@ class CreateSessionRequest(_message.Message):
     _WhichOneofArgType__max_observation_age_ms: _TypeAlias = _typing.Literal["_max_observation_age_ms", b"_max_observation_age_ms"]  # noqa: Y015
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
+    _WhichOneofReturnType__shadow: _TypeAlias = _typing.Literal["shadow"]  # noqa: Y015
+    _WhichOneofArgType__shadow: _TypeAlias = _typing.Literal["_shadow", b"_shadow"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__action_limits) -> _WhichOneofReturnType__action_limits | None: ...
     @_typing.overload
@@ -1002,6 +1183,8 @@ class CreateSessionRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_observation_age_ms) -> _WhichOneofReturnType__max_observation_age_ms | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__shadow) -> _WhichOneofReturnType__shadow | None: ...
 
 Global___CreateSessionRequest: _TypeAlias = CreateSessionRequest  # noqa: Y015
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,7 @@ import structlog
 from mier import exploration
 from mier_proto import convert
 from mier_service.acting.budget import Budget
+from mier_service.acting.in_shadow import InShadow
 from mier_service.acting.policies import Policy, PolicyCache
 from mier_service.acting.ready_sessions import Active, ReadySessions
 from mier_service.acting.rules import EnforcedRules
@@ -34,10 +35,10 @@ from mier_service.acting.standby import NEEDS_BASE, Standby, Standbys
 from mier_service.data.files import ContentFiles, DamagedFile
 from mier_service.errors import Reason, ServiceError, Violation, invalid
 from mier_service.offload import BoundedPool
-from mier_service.store import session_rows
+from mier_service.store import session_rows, shadow_rows
 from mier_service.store.session_rows import Acts
 from mier_service.store.store import Store, storage_unavailable
-from mier_service.values import MAX_INDEX, FallbackValue, SessionValue, VersionValue
+from mier_service.values import MAX_INDEX, ActionLimitsValue, FallbackValue, SessionValue, VersionValue
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -110,6 +111,8 @@ class Acting:
         self._acted: set[str] = set()
         self._behind: set[str] = set()
         self.standbys = Standbys(standbys)
+        self.on_shadow: Callable[[InShadow], None] = lambda shadow: None
+        """Told on the event loop when acts wait to be compared with a candidate's."""
 
     def ready(self, session_id: str) -> Active | None:
         """What the session acts with, if it is in memory; the session counts as used then."""
@@ -223,7 +226,11 @@ class Acting:
     def held(self) -> dict[str, Acts]:
         """The sessions that are ready to act."""
         return {
-            session_id: Acts(active.in_place_of or active.number, active.model_context)
+            session_id: Acts(
+                active.in_place_of or active.number,
+                active.model_context,
+                active.shadow.version if active.shadow is not None else 0,
+            )
             for session_id, active in self._active.items()
         }
 
@@ -287,17 +294,39 @@ class Acting:
             session = session_rows.get_session(c, session_id)
             version, onnx_hash = session_rows.get_version(c, session_id, session.active_version)
             first = session_rows.get_version(c, session_id, 1) if session.fallback in NEEDS_BASE else None
+            running = shadow_rows.running(c, session_id)
+            candidate = None if running is None else session_rows.get_version(c, session_id, running.version)
         base = None
         if first is not None:
             with contextlib.suppress(ServiceError):
                 base = self._load_version(session, *first)
         try:
-            return self._load_version(session, version, onnx_hash), base
+            active = self._load_version(session, version, onnx_hash)
+            shadow = None if candidate is None else self._in_shadow(session, *candidate)
+            return replace(active, shadow=shadow), base
         except ServiceError as error:
             if error.reason is not Reason.VERSION_UNUSABLE:
                 raise
             _log.error("version_unusable", session=session_id, version=version.number, detail=error.detail)
             return self._load_parent(session, version, onnx_hash, error), base
+
+    def _in_shadow(self, session: SessionValue, version: VersionValue, onnx_hash: str) -> InShadow | None:
+        """None where its file cannot be read: then it stays in shadow, and nothing is compared."""
+        try:
+            active = self._load_version(session, version, onnx_hash)
+        except ServiceError as error:
+            _log.error("shadow_unusable", session=session.id, version=version.number, detail=error.detail)
+            return None
+        limits = session.action_limits or ActionLimitsValue()
+        return InShadow(
+            session.id,
+            version.number,
+            active.policy,
+            active.context,
+            np.asarray(limits.low or session.environment.action_low, np.float32),
+            np.asarray(limits.high or session.environment.action_high, np.float32),
+            lambda shadow: self.on_shadow(shadow),  # which is set once all is wired
+        )
 
     def _load_parent(
         self, session: SessionValue, damaged: VersionValue, damaged_hash: str, error: ServiceError
@@ -353,7 +382,10 @@ def _open(session_id: str, number: int, load: Callable[[], Policy]) -> Policy:
 def answer(call: ActCall, active: Active) -> Action:
     """One action, by that version."""
     observation, noise = inputs(call, active)
-    return chosen(active.policy.act(observation, active.context, noise)[0], active)
+    action = chosen(active.policy.act(observation, active.context, noise)[0], active)
+    if active.shadow is not None:
+        active.shadow.see(observation, noise, action.action)
+    return action
 
 
 def chosen(action: FloatArray, active: Active) -> Action:

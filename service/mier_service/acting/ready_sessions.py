@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from mier_service.acting.in_shadow import InShadow
 from mier_service.acting.policies import Policy
 from mier_service.acting.rules import EnforcedRules
 
@@ -39,6 +40,8 @@ class Active:
     """The version that should act, whose file is damaged."""
     rules: EnforcedRules | None = None
     """What the session declared of acting; None: nothing."""
+    shadow: InShadow | None = None
+    """The candidate that acts in its shadow."""
 
 
 class ReadySessions:

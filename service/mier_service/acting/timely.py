@@ -150,7 +150,10 @@ class TimelyActing:
                 continue
             for row, action in zip(rows, actions, strict=True):
                 try:
-                    outcomes[row.index] = _within(row.call, row.standby, row.previous, chosen(action, row.active))
+                    found = chosen(action, row.active)
+                    if row.active.shadow is not None:
+                        row.active.shadow.see(row.observation, row.noise, found.action)
+                    outcomes[row.index] = _within(row.call, row.standby, row.previous, found)
                 except ServiceError as error:
                     outcomes[row.index] = error
         for place, (index, why) in enumerate(late):

@@ -49,6 +49,12 @@ _PROMOTION_KINDS = {
     v.PromotionKind.UNPIN: pb.PROMOTION_KIND_UNPIN,
     v.PromotionKind.MOVE: pb.PROMOTION_KIND_MOVE,
 }
+_SHADOW_STATES = {
+    v.ShadowState.RUNNING: pb.SHADOW_STATE_RUNNING,
+    v.ShadowState.PASSED: pb.SHADOW_STATE_PASSED,
+    v.ShadowState.REJECTED: pb.SHADOW_STATE_REJECTED,
+    v.ShadowState.SUPERSEDED: pb.SHADOW_STATE_SUPERSEDED,
+}
 _FALLBACK_KINDS = {
     v.FallbackKind.INCUMBENT: pb.FALLBACK_KIND_INCUMBENT,
     v.FallbackKind.BASE_POLICY: pb.FALLBACK_KIND_BASE_POLICY,
@@ -171,6 +177,7 @@ def session(value: v.SessionValue) -> pb.Session:
         if value.action_limits is None
         else pb.ActionLimits(**value.action_limits.model_dump(exclude_none=True)),
         max_observation_age_ms=value.max_observation_age_ms,
+        shadow=None if value.shadow is None else pb.ShadowRule(**value.shadow.model_dump(exclude_none=True)),
     )
 
 
@@ -191,8 +198,13 @@ def version(value: v.VersionValue) -> pb.PolicyVersion:
         create_time=_time(value.create_time.timestamp()),
         checkpoint=value.checkpoint,
         gate=None if value.gate is None else pb.Gate(**value.gate.model_dump(exclude_none=True)),
+        shadow=None if value.shadow is None else _shadow(value.shadow),
         returns=None if value.returns is None else pb.EpisodeReturns(**value.returns.model_dump(exclude_none=True)),
     )
+
+
+def _shadow(value: v.ShadowValue) -> pb.Shadow:
+    return pb.Shadow(state=_SHADOW_STATES[value.state], **value.model_dump(exclude_none=True, exclude={"state"}))
 
 
 def promotion(value: v.PromotionRecordValue) -> pb.PromotionRecord:
@@ -268,6 +280,9 @@ def acting_rules(message: pb.CreateSessionRequest) -> v.ActingRules:
         fields["action_limits"] = given
     if message.HasField("max_observation_age_ms"):
         fields["max_observation_age_ms"] = message.max_observation_age_ms
+    if message.HasField("shadow"):
+        most = message.shadow.max_difference if message.shadow.HasField("max_difference") else None
+        fields["shadow"] = {"acts": message.shadow.acts, "max_difference": most}
     try:
         return v.ActingRules.model_validate(fields)
     except ValidationError as error:

@@ -83,6 +83,7 @@ class CreateSessionBody(Body, ActingRules):
             fallback=self.fallback,
             action_limits=self.action_limits,
             max_observation_age_ms=self.max_observation_age_ms,
+            shadow=self.shadow,
         )
 
 

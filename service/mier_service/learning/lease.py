@@ -27,8 +27,9 @@ from mier_service.access.key_bounds import ROW_BYTES
 from mier_service.config import WorkerConfig
 from mier_service.data.storage import Storage
 from mier_service.errors import ServiceError
+from mier_service.learning.publishing import publication
 from mier_service.learning.worker_news import Ended, tell
-from mier_service.store import operation_rows, promotion_rows, session_rows, usage_rows
+from mier_service.store import operation_rows, promotion_rows, session_rows, shadow_rows, usage_rows
 from mier_service.store.operation_rows import LeaseLost
 from mier_service.store.promotion_rows import SERVICE, Why
 from mier_service.store.session_rows import to_time
@@ -163,7 +164,7 @@ class Job:
         """One transaction: the version, its promotion, and the operation's success. Its number.
 
         It does not act where the gate did not let it, where another version is pinned, or where the session has been
-        taken to another checkpoint.
+        taken to another checkpoint; nor yet where the session wants candidates to act in shadow first.
 
         Args:
             overtaken: publish it although another version acts by now than the one that it was judged against.
@@ -210,10 +211,12 @@ class Job:
             may_act = promotion in (Promotion.UNGATED, Promotion.PROMOTED)
             acts = may_act and same_checkpoint and not session.pinned
             # Never refused for what is stored: the fine-tune was accepted. Its key's next write is.
+            # A row beside the version: what acts from here on, or what acts in shadow until it may.
             usage_rows.add(c, row.owner, session.id, (2 if acts else 1) * ROW_BYTES + len(data) + len(onnx))
-            if acts:
-                reason = f"fine-tune {self.id}" + (f"; gate: {gate.reason}" if gate else "")
-                why = Why(PromotionKind.PUBLISH, SERVICE, reason, now_s)
+            if acts and session.shadow is not None:
+                shadow_rows.begin(c, session.id, number, session.shadow, session.active_version, now_s)
+            elif acts:
+                why = Why(PromotionKind.PUBLISH, SERVICE, publication(version), now_s)
                 promotion_rows.swap(c, session, version, why)
             operation_rows.change(
                 c,

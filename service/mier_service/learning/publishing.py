@@ -65,3 +65,8 @@ def publish_context(
     session_rows.add_version(c, session.id, version, onnx_hash)
     promotion_rows.swap(c, session, version, Why(PromotionKind.PUBLISH, SERVICE, reason, now_s))
     return version
+
+
+def publication(version: VersionValue) -> str:
+    """Why a fine-tuned version acts, for the record."""
+    return f"fine-tune {version.operation_id}" + (f"; gate: {version.gate.reason}" if version.gate else "")

@@ -29,16 +29,24 @@ from mier_service.errors import Reason, ServiceError
 from mier_service.learning.learning import Learning, context_value, layout_of
 from mier_service.learning.publishing import publish_context
 from mier_service.offload import BoundedPool
-from mier_service.store import operation_rows, promotion_rows, session_rows, transition_rows, usage_rows
+from mier_service.store import operation_rows, promotion_rows, session_rows, shadow_rows, transition_rows, usage_rows
 from mier_service.transition_matrix import FloatArray
-from mier_service.values import OperationState, Promotion, SessionMode, SessionState, SessionValue, WindowValue
+from mier_service.values import (
+    OperationState,
+    Promotion,
+    SessionMode,
+    SessionState,
+    SessionValue,
+    ShadowState,
+    WindowValue,
+)
 
 MAX_FOLLOWED_STEPS = 2_000
 """The newest transitions of the task that a context is found from: ten episodes of the bundled checkpoints' length."""
 _ROWS = 3
 """A context, a version and its promotion; the context alone where acting stays as it is."""
 _SETTLED_AFTER = 2
-"""Candidates in a row that the gate did not promote, or robots found worse: more rounds would not pay."""
+"""Candidates in a row that did not come to act, or that robots found worse: more rounds would not pay."""
 _log = structlog.get_logger(__name__)
 
 
@@ -159,6 +167,7 @@ class SelfAdapting:
             context = context_value(number, found.adaptation, window, now_s, reference)
             if found.changed:
                 session_rows.begin_task(c, session.id, session.transitions_count - found.state.rows)
+                shadow_rows.supersede(c, session.id, "the task changed", now_s)
                 if running := operation_rows.unfinished_of_session(c, session.id):
                     operation_rows.request_cancel(c, running, now_s)
             active = publish_context(
@@ -191,7 +200,11 @@ class SelfAdapting:
             if count < (rounds[-1].transitions_used if rounds else 0) + (2 if rounds else 1) * horizon:
                 return None
             made = [row.result_version for row in rounds if row.state == OperationState.SUCCEEDED.value]
+            shadows = shadow_rows.states(c, session_id)
+            if ShadowState.RUNNING in shadows.values():
+                return None  # it would be superseded
             worse = promotion_rows.rolled_back_by_itself(c, session_id)
+            worse |= {number for number, state in shadows.items() if state is not ShadowState.PASSED}
             verdicts = [
                 Promotion.REJECTED if number in worse else session_rows.get_version(c, session_id, number)[0].promotion
                 for number in made

@@ -149,6 +149,7 @@ class Sessions:
             fallback=rules.fallback,
             action_limits=rules.action_limits,
             max_observation_age_ms=rules.max_observation_age_ms,
+            shadow=rules.shadow,
         )
         version = VersionValue(
             number=1,

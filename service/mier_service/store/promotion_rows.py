@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select, update
 
-from mier_service.store import session_rows
+from mier_service.store import session_rows, shadow_rows
 from mier_service.store.schema import promotions, sessions
 from mier_service.store.session_rows import to_time
 from mier_service.values import PromotionKind, PromotionRecordValue, SessionValue, VersionValue
@@ -60,6 +60,7 @@ def swap(c: Connection, session: SessionValue, to: VersionValue, why: Why) -> No
             renumbered = context.model_copy(update={"number": newest.number + 1, "create_time": to_time(why.time_s)})
             session_rows.add_model_context(c, session.id, renumbered)
     c.execute(update(sessions).where(sessions.c.id == session.id).values(**columns))
+    shadow_rows.supersede_unless_same(c, session.id, to.number, to.weights_hash, why.time_s)
     record(c, session.id, session.active_version, to.number, why)
 
 

@@ -4,6 +4,7 @@
               ├─ versions            (session_id, number)              immutable; weights are files named by hash
               ├─ promotions          which version acted, by whom, why append-only (a trigger refuses updates)
               ├─ transition_batches  (session_id, episode, first_step) append-only; ranges never overlap
+              ├─ shadows             (session_id, version)             candidates that act in shadow before they act
               ├─ episode_returns     (session_id, episode)             what an episode came to; final once it is whole
               └─ operations          fenced by lease_token
     probe                            one row, written to see whether it can be
@@ -72,6 +73,7 @@ sessions = Table(
     Column("fallback", Text),
     Column("action_limits_json", Text),
     Column("max_observation_age_ms", Float),
+    Column("shadow_json", Text),
     sqlite_autoincrement=True,
 )
 
@@ -169,6 +171,25 @@ episode_returns = Table(
     # The version that chose all of them; 0: there is no such one.
     Column("policy_version", Integers, nullable=False),
     Index("episode_returns_weights", "session_id", "weights_hash"),
+)
+
+shadows = Table(
+    "shadows",
+    metadata,
+    Column("session_id", Text, _of_session(), primary_key=True),
+    Column("version", Integers, primary_key=True),
+    Column("state", Text, nullable=False),
+    # As the session declared it.
+    Column("rule_json", Text, nullable=False),
+    # That acted when it began.
+    Column("incumbent_version", Integers, nullable=False),
+    # float32 [acts], see `mier.shadow`.
+    Column("differences", LargeBinary, nullable=False),
+    Column("at_limit", Integers, nullable=False),
+    Column("acting_at_limit", Integers, nullable=False),
+    # Why it ended; empty before.
+    Column("reason", Text, nullable=False),
+    Column("update_time_s", Float, nullable=False),
 )
 
 operations = Table(

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from mier_service.access.callers import ANONYMOUS
 from mier_service.errors import session_not_found, version_not_found
-from mier_service.store import return_rows, usage_rows
+from mier_service.store import return_rows, shadow_rows, usage_rows
 from mier_service.store.schema import model_contexts, operations, sessions, versions
 from mier_service.values import (
     ActionLimitsValue,
@@ -21,9 +21,13 @@ from mier_service.values import (
     ModelContextValue,
     OperationState,
     Promotion,
+    ReturnsValue,
     SessionMode,
     SessionState,
     SessionValue,
+    ShadowRule,
+    ShadowState,
+    ShadowValue,
     VersionOrigin,
     VersionValue,
     WindowValue,
@@ -66,6 +70,7 @@ def add_session(c: Connection, session: SessionValue, owner: str = ANONYMOUS) ->
             fallback=session.fallback.value if session.fallback else None,
             action_limits_json=session.action_limits.model_dump_json() if session.action_limits else None,
             max_observation_age_ms=session.max_observation_age_ms,
+            shadow_json=session.shadow.model_dump_json() if session.shadow else None,
         )
     )
     add_model_context(c, session.id, session.model_context)
@@ -93,7 +98,7 @@ def add_model_context(
 
 def add_version(c: Connection, session_id: str, value: VersionValue, onnx_hash: str) -> None:
     """Adds the version; what makes it act is `promotion_rows.swap`."""
-    row = value.model_dump(exclude={"policy_context", "create_time", "gate", "returns"}, mode="json")
+    row = value.model_dump(exclude={"policy_context", "create_time", "gate", "shadow", "returns"}, mode="json")
     c.execute(
         insert(versions).values(
             **row,
@@ -169,17 +174,20 @@ class Acts(NamedTuple):
     """The one that should act."""
     model_context: int
     """Number of the newest."""
+    shadow: int
+    """The candidate that acts in shadow; 0: none."""
 
 
 def what_acts(c: Connection, session_ids: list[str]) -> dict[str, Acts]:
     """Of those that are there."""
     m = model_contexts.c
     newest = select(func.max(m.number)).where(m.session_id == sessions.c.id).scalar_subquery()
+    shadow = shadow_rows.running_version()
     found: dict[str, Acts] = {}
     for start in range(0, len(session_ids), _IDS_AT_ONCE):
         part = sessions.c.id.in_(session_ids[start : start + _IDS_AT_ONCE])
-        for row in c.execute(select(sessions.c.id, sessions.c.active_version, newest).where(part)):
-            found[row[0]] = Acts(row[1], row[2])
+        for row in c.execute(select(sessions.c.id, sessions.c.active_version, newest, shadow).where(part)):
+            found[row[0]] = Acts(row[1], row[2], row[3] or 0)
     return found
 
 
@@ -227,8 +235,20 @@ def list_versions(
         .limit(limit + 1)
     ).all()
     more = rows[limit - 1].number if len(rows) > limit else None
-    known = return_rows.of_versions(c, session_id, task_start, [row.number for row in rows[:limit]])
-    return [_version(row).model_copy(update={"returns": known.get(row.number)}) for row in rows[:limit]], more
+    page = [_version(row) for row in rows[:limit]]
+    numbers = [version.number for version in page]
+    returns = return_rows.of_versions(c, session_id, task_start, numbers)
+    shadows = shadow_rows.of_versions(c, session_id, numbers)
+    return [_seen(version, returns.get(version.number), shadows.get(version.number)) for version in page], more
+
+
+def _seen(version: VersionValue, returns: ReturnsValue | None, shadow: ShadowValue | None) -> VersionValue:
+    """With what was seen of it since it was published."""
+    promotion = version.promotion
+    if shadow is not None and shadow.state is not ShadowState.PASSED:
+        rejected = shadow.state is ShadowState.REJECTED
+        promotion = Promotion.REJECTED if rejected else Promotion.INSUFFICIENT_DATA
+    return version.model_copy(update={"promotion": promotion, "returns": returns, "shadow": shadow})
 
 
 def file_hashes(c: Connection, session_id: str | None = None) -> set[tuple[str, str]]:
@@ -332,6 +352,7 @@ def _session(c: Connection, row: Row[Any]) -> SessionValue:
         fallback=FallbackKind(row.fallback) if row.fallback else None,
         action_limits=ActionLimitsValue.model_validate_json(row.action_limits_json) if row.action_limits_json else None,
         max_observation_age_ms=row.max_observation_age_ms,
+        shadow=ShadowRule.model_validate_json(row.shadow_json) if row.shadow_json else None,
     )
 
 

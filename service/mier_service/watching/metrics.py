@@ -26,7 +26,15 @@ from mier_service.errors import Reason
 from mier_service.learning.worker_news import Ended, News, Progress
 from mier_service.offload import BoundedPool
 from mier_service.store.row_counts import StoreFigures
-from mier_service.values import AdaptationValue, FallbackKind, FallbackReason, OperationState, Promotion
+from mier_service.values import (
+    SHADOW_VERDICTS,
+    AdaptationValue,
+    FallbackKind,
+    FallbackReason,
+    OperationState,
+    Promotion,
+    ShadowState,
+)
 
 # A third of all series, which nobody asks for.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -86,6 +94,8 @@ class Metrics:
         self._decisions = counter("mier_decisions", "Decisions by hand on what acts.", "kind")
         fell = "Rollbacks because the returns that robots reported fell."
         self._rollbacks = counter("mier_automatic_rollbacks", fell)
+        in_shadow = "Verdicts on candidates that acted in shadow."
+        self._shadows = counter("mier_shadow_verdicts", in_shadow, "verdict")
 
         finetune = "Time from asking for a fine-tune to its end, waiting included."
         self._finetune_s = histogram("mier_finetune_seconds", finetune, _FINETUNE_S, "state")
@@ -128,6 +138,8 @@ class Metrics:
             self._fallbacks.labels(fallback.value, reason.value)
         for state in _FINAL:
             self._finetune_s.labels(state)
+        for verdict in SHADOW_VERDICTS:
+            self._shadows.labels(verdict.value)
         for promotion in Promotion:
             self._verdicts.labels(promotion.value)
         for kind in ("read", "write"):
@@ -173,6 +185,10 @@ class Metrics:
     def rolled_back(self) -> None:
         """Because returns fell."""
         self._rollbacks.inc()
+
+    def shadow_ended(self, verdict: ShadowState) -> None:
+        """Of a candidate, by what was seen of it."""
+        self._shadows.labels(verdict.value).inc()
 
     def stored(self, steps: int) -> None:
         self._stored.inc(steps)
