@@ -85,7 +85,7 @@ def who_made_it_act(c: Connection, session_id: str) -> str:
     """Of the version that acts; whoever pinned what acted already made nothing act."""
     p = promotions.c
     statement = select(p.who).where(p.session_id == session_id, p.from_version != p.to_version)
-    return str(c.execute(statement.order_by(p.row.desc()).limit(1)).scalar_one())
+    return str(c.execute(statement.order_by(p.row.desc()).limit(1)).scalar() or "")
 
 
 def rolled_back_by_itself(c: Connection, session_id: str) -> set[int]:
