@@ -15,7 +15,7 @@ import numpy as np
 
 from mier.returns import fall, level_after
 
-LIFE_EPISODES, LIVES, SEED = 250, 2000, 0
+LIFE_EPISODES, LIVES, SEED = 250, 500, 0
 Law = Callable[[np.random.Generator, int], np.ndarray]
 
 
@@ -58,7 +58,7 @@ def main(target: Path) -> None:
         for n0 in BEFORE:
             g = np.random.default_rng(SEED)
             found = [
-                first_alarm(g.normal(0.0, 1.0, n0), g.normal(-drop, 1.0, LIFE_EPISODES)) for _ in range(LIVES // 10)
+                first_alarm(g.normal(0.0, 1.0, n0), g.normal(-drop, 1.0, LIFE_EPISODES)) for _ in range(LIVES // 5)
             ]
             seen = sorted(n if n is not None else LIFE_EPISODES + 1 for n in found)
             delays[f"{drop} standard deviations; {n0} before"] = {

@@ -146,7 +146,7 @@ def _place() -> str | None:
         if module == "__main__" and frame.f_globals.get("__spec__") is not None:
             module = frame.f_globals["__spec__"].name
         if module.startswith(_PACKAGE):
-            place = f"{module.removeprefix(_PACKAGE)}.{frame.f_code.co_qualname}"
+            place = f"{module.rpartition('.')[2]}.{frame.f_code.co_qualname}"
             if not module.startswith(_PASSED_OVER) and place not in _STEPS:
                 return place
         frame = frame.f_back

@@ -36,7 +36,7 @@ def _move(transport: Transport) -> object:
 
 
 CALLS: dict[str, Callable[[Transport], object]] = {
-    "sessions.Sessions._create": _create,
+    "life.Sessions._create": _create,
     "moving.Moving._record": _move,
 }
 AT_START = {"store.Store.migrate", "bootstrap.Service._announce", "storage.Storage.prepare", "folder_mark._write_mark"}

@@ -16,7 +16,7 @@ from tests.promises.cycles import Machine
 from tests.promises.launcher import Launcher
 from tests.promises.ledger import UNANSWERED
 
-_SWAP, _COMMIT = "learning.regression.roll_back_if_fallen", "sessions.recording.Recording._submit"
+_SWAP, _COMMIT = "regression.roll_back_if_fallen", "recording.Recording._submit"
 LAST = episode(200, 2, BAD)
 
 

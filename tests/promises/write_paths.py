@@ -21,7 +21,7 @@ _RECEIVERS = {
     "remove": {"weights", "onnx", "saves", "files", "kept"},
     "replace": {"temporary"},
     "connect": {"sqlite3"},
-    "swap": {"store_promotions"},
+    "swap": {"promotion_rows"},
 }
 """Calls of these names count on these objects only: the last part of what stands before the dot."""
 
@@ -36,10 +36,10 @@ WORKER = "worker"
 TRIED: dict[str, dict[str, tuple[str, ...]]] = {
     SERVER: {
         "storage.Storage.prepare": COMMIT,
-        "sessions.Sessions._create": COMMIT,
-        "sessions.Sessions._delete": COMMIT,
-        "sessions.Sessions._set_state": COMMIT,
-        "sessions.Sessions._set_mode": COMMIT,
+        "life.Sessions._create": COMMIT,
+        "life.Sessions._delete": COMMIT,
+        "life.Sessions._set_state": COMMIT,
+        "life.Sessions._set_mode": COMMIT,
         "self_adapting.SelfAdapting._write": COMMIT,
         "recording.Recording._submit": COMMIT,
         "learning.Learning._adapt": COMMIT,
@@ -71,12 +71,15 @@ TRIED_APART: dict[str, tuple[str, ...]] = {
     "retention.Retention._delete": COMMIT,
     "store.Store.migrate": COMMIT,
     "bootstrap.Service._announce": PUT,
-    "sessions.Sessions._create": PUT,
+    "life.Sessions._create": PUT,
     "moving.Moving._record": PUT,
     "storage.Storage.prepare": UNLINK,
     "folder_mark._write_mark": PUT,
 }
 """Moments of the server that traffic on a grown store does not reach: each has a scene of its own."""
+
+TRIED_IN = {"regression.roll_back_if_fallen": "test_kill_rollback"}
+"""Places of the server whose moments a test of their own tries."""
 
 WITHIN = {
     "files.ContentFiles.put",
@@ -114,8 +117,9 @@ def write_paths() -> set[str]:
     root = Path(mier_service.__file__).parent
     found = set()
     for file in sorted(root.rglob("*.py")):
-        module = ".".join(file.relative_to(root).with_suffix("").parts)
-        if module.split(".")[0] != "migrations":
+        packages = file.relative_to(root).parts[:-1]
+        if "migrations" not in packages:
+            module = f"mierctl.{file.stem}" if "mierctl" in packages else file.stem
             for name, node in _functions(ast.parse(file.read_text()), module):
                 if any(_writes(call) for call in _own_calls(node)):
                     found.add(name)
