@@ -49,9 +49,7 @@ async def measured(storage: Storage, pool: BoundedPool, checkpoints: Path) -> di
     acting = Acting(storage.store, storage.onnx, ReadySessions(10, 10), pool)
     sessions = Sessions(storage, Checkpoints(checkpoints), acting, Changes(1), pool, lambda: "s")
     session = await sessions.create(CHECKPOINT, None, 0, ActingRules(shadow=RULE), "")
-    with (
-        storage.store.write() as c
-    ):  # another version on the same policy, which costs what any does
+    with storage.store.write() as c:  # another version on the same policy, which costs what any does
         version, onnx_hash = session_rows.get_version(c, session.id, 1)
         context = [x + 0.1 for x in version.policy_context]
         candidate = version.model_copy(update={"number": 2, "parent": 1, "policy_context": context})

@@ -35,7 +35,7 @@ def test_a_kill_at_a_rollback(point: str, done: bool, checkpoints: Path, launche
     machine = Machine(launcher, checkpoints, tmp_path / "data")
     assert machine.start(machine.armed(point, 1, True))
     machine.start_worker()
-    transport = _connect(machine)
+    transport = connected(machine)
     session = transport.create_session(REWARD, 0, None, "", CALL_S)
     for number in range(BEFORE):
         submit(transport, session, episode(number, 1, GOOD))
@@ -51,7 +51,7 @@ def test_a_kill_at_a_rollback(point: str, done: bool, checkpoints: Path, launche
     assert machine.killed_itself(), "the moment was not reached"
 
     assert machine.start()
-    transport = _connect(machine)
+    transport = connected(machine)
     assert acts(transport, session)[0] == (1 if done else 2)
     again = submit(transport, session, LAST)
     assert again.stored == (0 if done else LAST.reward.size)
@@ -61,7 +61,7 @@ def test_a_kill_at_a_rollback(point: str, done: bool, checkpoints: Path, launche
     machine.kill()
 
 
-def _connect(machine: Machine) -> Transport:
+def connected(machine: Machine) -> Transport:
     assert machine.at is not None
     return connect(machine.at, "grpc")
 

@@ -78,7 +78,11 @@ TRIED_APART: dict[str, tuple[str, ...]] = {
 }
 """Moments of the server that traffic on a grown store does not reach: each has a scene of its own."""
 
-TRIED_IN = {"regression.roll_back_if_fallen": "test_kill_rollback"}
+TRIED_IN = {
+    "regression.roll_back_if_fallen": "test_kill_rollback",
+    "shadowing._decide": "test_kill_shadow",
+    "shadowing.Shadowing._compare": "test_kill_shadow",
+}
 """Places of the server whose moments a test of their own tries."""
 
 WITHIN = {
