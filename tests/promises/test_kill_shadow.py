@@ -1,4 +1,4 @@
-"""A candidate in shadow: what was seen, the verdict and the swap are one. Killed anywhere between them, all are there or
+"""A candidate in shadow: what was seen, the verdict and the swap are one. Killed anywhere between, all are there or
 none is, and the next acts go on from there."""
 
 from __future__ import annotations
