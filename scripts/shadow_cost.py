@@ -32,7 +32,7 @@ from mier_service.sessions.life import Sessions
 from mier_service.store import session_rows, shadow_rows
 from mier_service.values import ActingRules, ShadowRule
 
-CHECKPOINT, ROUNDS, ACTS, RULE = "cheetah-vel-ood", 60, 250, ShadowRule(acts=100_000)
+CHECKPOINT, ROUNDS, ACTS, RULE = "cheetah-vel-ood", 20, 250, ShadowRule(acts=100_000)
 
 
 @contextmanager
